@@ -1,0 +1,82 @@
+"""Files that appear whole: write aside, fsync, rename. What is interrupted leaves nothing
+behind."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; the finished file takes the name `path` at the end, or nothing
+    does."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _aside(path)
+    try:
+        yield partial
+        _fsync(partial)
+        partial.replace(path)
+        _fsync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the name `path` at the end, in place of an older one,
+    or nothing does."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _aside(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for inner in sorted(partial.rglob("*")):
+            _fsync(inner)
+        _fsync(partial)
+        if path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.replace(old)
+            partial.replace(path)
+            shutil.rmtree(old)
+        else:
+            partial.replace(path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def text(path: Path, content: str) -> None:
+    """Write a text file whole."""
+    with file(path) as partial:
+        partial.write_text(content, encoding="utf-8")
+
+
+def json_file(path: Path, content: Any) -> None:
+    """Write a JSON file whole, keys in the order given."""
+    text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

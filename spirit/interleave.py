@@ -1,0 +1,80 @@
+"""Speech and text in turn, word by word: first draw where to switch, then cut."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from spirit.codec import Segment
+from spirit.units import Tracks, Word
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Where a document changes modality: before the words with the indices `at`."""
+
+    speech_first: bool
+    at: tuple[int, ...]
+
+
+def draw_switches(
+    words: int,
+    rng: np.random.Generator,
+    *,
+    text: tuple[int, int] = (10, 30),
+    speech: tuple[int, int] = (5, 15),
+    speech_first: bool | None = None,
+) -> Switches:
+    """Draw spans of words, text and speech in turn, lengths uniform in the inclusive ranges.
+
+    The default ranges are the paper's (Nguyen et al. 2025, section 3.2: 10 to 30 words of text, 5
+    to 15 of speech, which balances their tokens). The first modality is drawn too unless it is
+    given. Raises ValueError for a range that is empty or holds 0.
+    """
+    for name, (low, high) in (("text", text), ("speech", speech)):
+        if not 1 <= low <= high:
+            raise ValueError(
+                f"the span of {name} must be two lengths 1 <= low <= high, not {low}, {high}"
+            )
+    first = bool(rng.integers(2)) if speech_first is None else speech_first
+    at: list[int] = []
+    position, spoken = 0, first
+    while True:
+        low, high = speech if spoken else text
+        position += int(rng.integers(low, high + 1))
+        if position >= words:
+            return Switches(first, tuple(at))
+        at.append(position)
+        spoken = not spoken
+
+
+def interleave(words: Sequence[Word], tracks: Tracks, switches: Switches) -> tuple[Segment, ...]:
+    """The utterance with speech for some spans of words and text for the others.
+
+    A cut lies halfway between two words; silence at the ends belongs to the first and last word, so
+    that the spans cover the recording. Text spans are the words with single spaces. Nothing here is
+    random.
+    """
+    if not words:
+        raise ValueError("interleaving needs word times; run `spirit align` on the shards first")
+    bounds = [0, *switches.at, len(words)]
+    segments: list[Segment] = []
+    spoken = switches.speech_first
+    for first, last in pairwise(bounds):
+        if spoken:
+            segments.append(
+                tracks.clip(_cut(words, first, tracks), _cut(words, last, tracks)).merge()
+            )
+        else:
+            segments.append(" ".join(word.text for word in words[first:last]))
+        spoken = not spoken
+    return tuple(segments)
+
+
+def _cut(words: Sequence[Word], index: int, tracks: Tracks) -> int:
+    if index == 0:
+        return tracks.origin
+    if index == len(words):
+        return tracks.origin + tracks.samples
+    return (words[index - 1].stop + words[index].start) // 2

@@ -1,0 +1,127 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from spirit.codec import Codec, Document, HFText, SentencePieceText, TextTokenizer, byte_tokenizer
+from spirit.units import Kind, Units
+from spirit.vocab import Vocab
+from tests.strategies import COUNTS, documents, texts, units
+
+
+def _bytes(folder):
+    byte_tokenizer(folder / "text.json")
+    return HFText.load(folder / "text.json")
+
+
+def _pieces(folder):
+    import sentencepiece
+
+    model = io.BytesIO()
+    lines = ["the weather in paris is nice and cold", "my favourite season is summer", "[ 1 ] a b"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines * 20),
+        model_writer=model,
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        user_defined_symbols=["[Text]", "[Speech]", "[Hu1]", "[Hu12]", "[Pi2]"],
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    return SentencePieceText.load(folder / "tokenizer.model")
+
+
+@pytest.fixture(scope="module", params=[_bytes, _pieces], ids=["bytes", "sentencepiece"])
+def codec(request, tmp_path_factory):
+    text = request.param(tmp_path_factory.mktemp("text"))
+    return Codec(text, Vocab.build(text.size, text.bos, text.eos, COUNTS, special=text.special))
+
+
+@given(document=documents())
+def test_document_survives_the_codec(codec, document):
+    again = codec.decode(codec.encode(document))
+    if isinstance(
+        codec.text, SentencePieceText
+    ):  # a NUL ends a string there, and U+2581 is its space
+        hard = any(isinstance(s, str) and set("\0\u2581") & set(s) for s in document.segments)
+        if hard:
+            return
+    assert again == document
+
+
+@given(speech=units, words=texts)
+def test_tasks_survive_the_codec_behind_markers_of_their_own(codec, speech, words):
+    if "\0" in words or "\u2581" in words:
+        return
+    asr = Document((speech, words), task="transcribe", closed=True)
+    tts = Document((words, speech), task="speak", closed=True)
+    for document, marker in ((asr, "asr"), (tts, "tts")):
+        ids = codec.encode(document)
+        assert codec.vocab.markers[marker] in ids
+        assert codec.decode(ids) == document
+
+
+@given(words=texts)
+def test_no_text_can_spell_a_marker_a_unit_or_the_end(codec, words):
+    ids = np.array(codec.text.encode(words), dtype=np.int64)
+    assert not codec.vocab.is_unit(ids).any()
+    assert not set(ids.tolist()) & {codec.vocab.eos, codec.vocab.bos, *codec.vocab.markers.values()}
+    if isinstance(codec.text, SentencePieceText):
+        names = {codec.text._processor.id_to_piece(i) for i in ids.tolist()}
+        assert not names & {"[Text]", "[Speech]", "[Hu1]", "[Hu12]", "[Pi2]"}
+
+
+def test_a_prompt_is_the_beginning_of_the_document_it_asks_for(codec):
+    speech = Units.build([(Kind.STYLE, 1), (Kind.PITCH, 2), (Kind.HUBERT, 3)])
+    cases = [
+        (("hello",), "speech", "continue", Document(("hello", speech))),
+        ((speech,), "text", "continue", Document((speech, "hello"))),
+        ((speech,), "text", "transcribe", Document((speech, "hello"), task="transcribe")),
+        (("hello",), "speech", "speak", Document(("hello", speech), task="speak")),
+        (("hello", speech), "any", "continue", Document(("hello", speech, "you"))),
+    ]
+    for segments, want, task, whole in cases:
+        prompt = codec.prompt(segments, want=want, task=task)
+        assert prompt.tolist() == codec.encode(whole)[: len(prompt)].tolist()
+    ends = [int(codec.prompt(c[0], want=c[1], task=c[2])[-1]) for c in cases[:4]]
+    assert ends == [codec.vocab.markers[name] for name in ("speech", "text", "asr", "tts")]
+
+
+def test_a_task_of_the_wrong_prompt_is_one_clear_line(codec):
+    speech = Units.build([(Kind.HUBERT, 3)])
+    with pytest.raises(
+        ValueError, match="'transcribe' needs a prompt of one speech segment, not text"
+    ):
+        codec.prompt(["hello"], task="transcribe")
+    with pytest.raises(ValueError, match="not text then speech"):
+        codec.prompt(["hello", speech], task="speak")
+    with pytest.raises(ValueError, match="not nothing"):
+        codec.prompt([], task="speak")
+
+
+def test_a_marker_between_two_texts_joins_them(codec):
+    ids = codec.encode(Document(("abc",)))
+    more = np.array([codec.vocab.markers["text"], *codec.text.encode("def"), codec.vocab.size - 1])
+    assert codec.decode(np.concatenate([ids, more])).segments == ("abcdef",)
+
+
+def test_both_adapters_are_text_tokenizers_and_a_misfit_is_refused(codec):
+    assert isinstance(codec.text, TextTokenizer)
+    with pytest.raises(ValueError, match="use the tokenizer of the model"):
+        Codec(codec.text, Vocab.build(codec.text.size + 1, 0, 1, COUNTS))
+
+
+def test_a_missing_or_damaged_text_tokenizer_is_one_clear_line(tmp_path):
+    (tmp_path / "bad").write_text("no")
+    for kind in (HFText, SentencePieceText):
+        with pytest.raises(ValueError, match="missing"):
+            kind.load(tmp_path / "none")
+        with pytest.raises(ValueError, match="bad: not a") as error:
+            kind.load(tmp_path / "bad")
+        assert "\n" not in str(error.value)

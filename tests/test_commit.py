@@ -1,0 +1,35 @@
+import errno
+
+import pytest
+
+from spirit import commit
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    commit.text(path, "one")
+    with pytest.raises(RuntimeError), commit.file(path) as partial:  # noqa: PT012
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_replaces_the_older_one_whole(tmp_path):
+    path = tmp_path / "model"
+    for content in ("one", "two"):
+        with commit.folder(path) as partial:
+            (partial / "w").mkdir()
+            (partial / "w" / "x").write_text(content)
+    assert (path / "w" / "x").read_text() == "two"
+    with pytest.raises(OSError, match="full"), commit.folder(path) as partial:  # noqa: PT012
+        (partial / "y").write_text("three")
+        raise OSError(errno.ENOSPC, "disk full")
+    assert (path / "w" / "x").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert commit.sha256(tmp_path / "a") == expected
