@@ -1,0 +1,153 @@
+"""Put what the stages made together: the tokenizer, the model folder, its card, and the delivery.
+
+    python recipes/tiny/bundle.py tokenizer|model|card|deliver --work recipes/tiny/work
+
+Every folder appears whole or not at all, and is loaded before it counts as made.
+"""
+
+import argparse
+import datetime
+import os
+import shutil
+import sys
+from itertools import islice
+from pathlib import Path
+
+from spirit import commit
+
+NAME = "tiny"
+LICENSE = "Apache-2.0"
+LIMIT = 40_000_000
+"""Bytes of the whole bundle."""
+CHECKS = 16
+"""Recordings on which half precision must not change a unit."""
+
+
+def tokenizer(work: Path) -> None:
+    """`work/tokenizer` from the fitted parts."""
+    from spirit.audio import read_audio
+    from spirit.data.corpus import read_corpus
+    from spirit.tokenizer import assemble
+
+    clips = islice(read_corpus(work / "corpus/heldout.jsonl"), CHECKS)
+    same = assemble(
+        hubert=work / "units",
+        units=work / "units",
+        pitch=work / "pitch",
+        style=work / "style",
+        out=work / "tokenizer",
+        name=NAME,
+        license=LICENSE,
+        check=[read_audio(clip.audio) for clip in clips],
+    )
+    print(f"half precision leaves {same:.2%} of the units as they are")
+
+
+def model(work: Path) -> None:
+    """`work/bundle`, with the folders as they lie in the repository."""
+    from spirit.pipeline import Spirit
+    from spirit.tokenizer import Tokenizer
+
+    with commit.folder(work / "bundle") as partial:
+        home, target = partial / "tokenizers" / NAME, partial / "checkpoints" / NAME
+        shutil.copytree(work / "tokenizer", home)
+        shutil.copytree(work / "lm/model", target)
+        shutil.copytree(work / "vocoder/vocoder", target / "vocoder")
+        made = Tokenizer.load(home)
+        commit.text(
+            target / "spirit.toml",
+            f"# {NAME}: the bundled model; README.md says what it can do\n"
+            f'tokenizer = "{os.path.relpath(home, target)}"\n'
+            f'fingerprint = "{made.fingerprint}"\n'
+            f'vocabulary = "{made.vocab.fingerprint}"\n'
+            f'license = "{LICENSE}"\n',
+        )
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+        if size > LIMIT:
+            raise ValueError(f"the bundle has {size:,} bytes, the limit is {LIMIT:,}")
+        Spirit.load(target, device="cpu")
+    print(f"bundle: {size / 1e6:.1f} MB")
+
+
+def card(work: Path, preset: str, device: str, asked: str) -> None:
+    """The model card, from the figures and from the files."""
+    from spirit.eval.card import write_card
+
+    spans = {path.stem: _spans(path) for path in (work / "stages").glob("*.times")}
+    order = sorted(spans, key=lambda name: spans[name][0])
+    build = {
+        "preset": preset,
+        "device": _in_words(device),
+        "command": asked,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seconds": {name: sum(stop - start for start, stop in spans[name]) for name in order},
+        "total": _covered([span for found in spans.values() for span in found]),
+    }
+    commit.json_file(work / "build.json", build)
+    made = work / "bundle"
+    write_card(
+        made / "checkpoints" / NAME,
+        made / "tokenizers" / NAME,
+        work / "corpus",
+        work / "eval/figures.json",
+        work / "build.json",
+    )
+
+
+def _spans(path: Path) -> list[tuple[int, int]]:
+    """When a stage ran: start and stop, in seconds since 1970, of each of its runs."""
+    rows = (line.split() for line in path.read_text().splitlines())
+    return [(int(start), int(stop)) for start, stop in rows]
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    """Seconds in which at least one stage ran."""
+    total, end = 0, 0
+    for start, stop in sorted(spans):
+        total += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def _in_words(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores"
+
+
+def deliver(work: Path, out: Path) -> None:
+    """Copy the bundle to where it is used, in place of an older one."""
+    for kind in ("tokenizers", "checkpoints"):
+        with commit.folder(out / kind / NAME) as partial:
+            shutil.copytree(work / "bundle" / kind / NAME, partial, dirs_exist_ok=True)
+        print(out / kind / NAME)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["tokenizer", "model", "card", "deliver"])
+    parser.add_argument("--work", type=Path, default=Path("recipes/tiny/work"))
+    parser.add_argument("--out", type=Path, default=Path(), help="only for deliver")
+    for name in ("preset", "device", "asked"):
+        parser.add_argument(f"--{name}", default="", help="only for card")
+    args = parser.parse_args()
+    try:
+        match args.what:
+            case "tokenizer":
+                tokenizer(args.work)
+            case "model":
+                model(args.work)
+            case "card":
+                card(args.work, args.preset, args.device, args.asked)
+            case _:
+                deliver(args.work, args.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

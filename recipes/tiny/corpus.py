@@ -1,0 +1,265 @@
+"""Make the recipe's corpus: its language in four synthetic voices, and prompts of a human voice.
+
+    python recipes/tiny/corpus.py --out build/corpus --sentences 6000 --heldout 320
+
+writes `train.jsonl`, `heldout.jsonl` and `audio/*.flac`. Utterance i depends only on (seed, i).
+What is interrupted goes on where it was; a finished corpus is left alone.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import augment
+import language
+import numpy as np
+import prompts
+import soundfile
+import voices
+from jaxtyping import Float
+
+from spirit import commit
+
+RATE = 16_000
+BLOCK = 50
+"""Recordings that are made, and remembered as made, together."""
+
+Line = dict[str, Any]
+Span = tuple[str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """What is made; two corpora with equal settings are equal."""
+
+    sentences: int = 6000
+    """Training sentences in the synthetic voices."""
+    heldout: int = 320
+    """Held-out sentences in the synthetic voices, spread evenly over them."""
+    prompts: int = 1000
+    """Recordings of the human voice, at most; one of ten is held out."""
+    augment: float = 0.15
+    """Share of the synthetic training recordings that get a changed copy."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One utterance to synthesize."""
+
+    id: str
+    text: str
+    voice: str
+    style: str
+    settings: voices.Settings
+    change: augment.Change | None
+
+
+def plan(config: CorpusConfig, split: str, index: int) -> Job:
+    """Utterance `index` of a split.
+
+    Held-out sentences are those of `language.heldout`, in settings that training never sees.
+    """
+    held = split == "heldout"
+    rng = random.Random(f"{config.seed} {split} {index}")
+    text = language.draw(rng)
+    while language.heldout(text) != held:
+        text = language.draw(rng)
+    voice = list(voices.VOICES)[index % len(voices.VOICES)]
+    names = list(voices.STYLES)
+    style = rng.choices(names, [2 if name == "neutral" else 1 for name in names])[0]
+    settings = voices.draw_settings(voice, style, held, rng)
+    changed = not held and rng.random() < config.augment
+    change = augment.draw_change(rng) if changed else None
+    return Job(f"{voice}-{'h' if held else ''}{index:06d}", text, voice, style, settings, change)
+
+
+def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> list[Line]:
+    """Synthesize one utterance and its changed copy; no lines where its words are in doubt."""
+    wave, phones = voices.speak(job.text, job.voice, job.settings, scratch)
+    words = voices.locate(job.text, phones, alone)
+    if words is None:
+        return []
+    lines = [
+        save(out, job.id, wave, job.text, words, job.voice, job.style)
+        | {"settings": asdict(job.settings), "phones": [[p.name, p.start, p.stop] for p in phones]}
+    ]
+    if job.change:
+        speed = job.change.speed
+        changed = augment.apply(wave, job.change)
+        settings = {name: round(value * speed, 4) for name, value in asdict(job.settings).items()}
+        scaled = [
+            (word, round(start / speed), min(round(stop / speed), len(changed)))
+            for word, start, stop in words
+        ]
+        lines.append(
+            save(out, f"{job.id}-a", changed, job.text, scaled, job.voice, job.style)
+            | {"settings": settings, "augmented": asdict(job.change)}
+        )
+    return lines
+
+
+def make_human(prompt: prompts.Prompt, out: Path, aligner: prompts.Aligner) -> Line:
+    """One recording of the human voice; without words where its alignment is in doubt."""
+    wave = prompts.read_wave(prompt)
+    words = aligner.align(wave, prompt.text) or []
+    return save(out, prompt.id, wave, prompt.text, words, "allison", "neutral")
+
+
+def save(
+    out: Path,
+    name: str,
+    wave: Float[np.ndarray, " samples"],
+    text: str,
+    words: Sequence[Span],
+    speaker: str,
+    style: str,
+) -> Line:
+    """Write 16-bit FLAC and return its line; a name in `audio/` is always a whole file."""
+    path = out / f"audio/{name}.flac"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    soundfile.write(partial, wave, RATE, format="FLAC", subtype="PCM_16")
+    partial.replace(path)
+    return {
+        "id": name,
+        "audio": str(path.relative_to(out)),
+        "seconds": round(len(wave) / RATE, 4),
+        "text": text,
+        "words": [{"text": word, "start": start, "stop": stop} for word, start, stop in words],
+        "speaker": speaker,
+        "language": "en",
+        "style": style,
+    }
+
+
+def blocks(config: CorpusConfig) -> Iterator[tuple[str, int, int]]:
+    """The blocks of the corpus: (kind, start, stop)."""
+    human = len(prompts.read_prompts()[: config.prompts]) if config.prompts else 0
+    totals = {"heldout": config.heldout, "human": human, "train": config.sentences}
+    for kind, total in totals.items():
+        for start in range(0, total, BLOCK):
+            yield kind, start, min(start + BLOCK, total)
+
+
+def part(out: Path, kind: str, start: int) -> Path:
+    """Where the lines of one block wait until all are there."""
+    return out / "parts" / f"{kind}-{start:06d}.json"
+
+
+def make_block(
+    config: CorpusConfig,
+    block: tuple[str, int, int],
+    out: Path,
+    scratch: Path,
+    alone: dict[str, list[str]],
+) -> None:
+    """Make the recordings of one block and write its lines, by split, as one part."""
+    kind, start, stop = block
+    lines: dict[str, list[Line]] = {"train": [], "heldout": []}
+    if kind == "human":
+        aligner = prompts.Aligner()
+        for prompt in prompts.read_prompts()[start:stop]:
+            lines["heldout" if prompt.heldout else "train"].append(make_human(prompt, out, aligner))
+    else:
+        for index in range(start, stop):
+            lines[kind] += make(plan(config, kind, index), out, scratch, alone)
+    commit.text(part(out, kind, start), json.dumps(lines))
+
+
+def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
+    """Make what is missing of the corpus, then its two manifests."""
+    voices.require()
+    todo = [block for block in blocks(config) if not part(out, *block[:2]).exists()]
+    total = sum(stop - start for _, start, stop in blocks(config))
+    missing = sum(stop - start for _, start, stop in todo)
+    alone = voices.pronunciations(sorted(language.expected()))
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    quiet = (signal.SIGINT, signal.SIG_IGN)  # a worker ends its block, then the pool ends it
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, quiet) as pool,
+    ):
+        voices.prepare(Path(scratch))
+        futures: dict[Future[None], int] = {
+            pool.submit(make_block, config, block, out, Path(scratch), alone): block[2] - block[1]
+            for block in todo
+        }
+        try:
+            for future in as_completed(futures):
+                future.result()
+                missing -= futures[future]
+                print(
+                    f"\rcorpus: {total - missing} of {total}", end="", file=sys.stderr, flush=True
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            print(file=sys.stderr)
+    parts = [json.loads(part(out, *block[:2]).read_text()) for block in blocks(config)]
+    for split in ("train", "heldout"):
+        lines = [json.dumps(line) + "\n" for made in parts for line in made[split]]
+        commit.text(out / f"{split}.jsonl", "".join(lines))
+    commit.json_file(out / "corpus.json", asdict(config))
+    shutil.rmtree(out / "parts")
+    for partial in (out / "audio").glob(".*.partial"):
+        partial.unlink()
+
+
+def report(config: CorpusConfig, out: Path) -> str:
+    """What is in the corpus, for people."""
+    rows = []
+    for split, asked in (("train", config.sentences), ("heldout", config.heldout)):
+        lines = [json.loads(item) for item in (out / f"{split}.jsonl").read_text().splitlines()]
+        human = sum(line["speaker"] == "allison" for line in lines)
+        copies = sum("augmented" in line for line in lines)
+        words = Counter(word for line in lines for word in line["text"].split())
+        rows.append(
+            f"{split}: {sum(line['seconds'] for line in lines) / 3600:.2f} h, "
+            f"{len(lines) - human - copies} sentences, {copies} changed copies, "
+            f"{human} human recordings, {words.total()} words ({len(words)} different), "
+            f"{asked - len(lines) + human + copies} dropped"
+        )
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the recipe's corpus.")
+    parser.add_argument("--out", type=Path, required=True)
+    for name, default in asdict(CorpusConfig()).items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--workers", type=int, default=2)
+    args = vars(parser.parse_args())
+    out, workers = args.pop("out"), args.pop("workers")
+    config = CorpusConfig(**args)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        made = out / "corpus.json"
+        if made.exists() and json.loads(made.read_text()) != asdict(config):
+            raise ValueError(f"{out} holds another corpus; remove it or choose another --out")
+        if not made.exists():
+            build(config, out, workers)
+        print(report(config, out))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# Everything in the bundle from nothing: corpus, tokenizers, language model, vocoder, figures, card.
+#
+#   PRESET=quick|full DEVICE=cpu|cuda SMOKE=1 WORK=folder OUT=folder recipes/tiny/run.sh
+#
+# Stopped by Ctrl-C or kill, it goes on where it was when it is called again. A stage is done afresh
+# when its command, its recipe or a stage before it has changed. SMOKE=1 does a few steps of every
+# stage in a temporary folder. Relative folders count from the top of the repository.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=recipes/tiny
+say() { printf '%s\n' "$*" >&2; }
+die() { say "run.sh: $*"; exit 1; }
+
+# ---------------------------------------------------------------------------------- how stages run
+
+declare -A pids=() began=() keys=()
+
+# stage NAME "STAGES BEFORE" "FILES IT READS" COMMAND...   starts a stage that is not done yet. What
+# it makes lies in $WORK/NAME. Its key covers all that the result depends on.
+stage() {
+  local name=$1 mark=$WORK/stages/$1 before=$2 reads=$3 item
+  shift 3
+  keys[$name]=$({
+    printf '%q ' "$@"
+    for item in $before; do echo "${keys[$item]}"; done
+    for item in $reads; do cat "$item"; done
+  } | sha256sum | cut -c1-16)
+  if [[ -f $mark.key && $(<"$mark.key") != "${keys[$name]}" ]]; then
+    say "-- $name: made by another recipe, doing it afresh"
+    rm -rf "${WORK:?}/$name" "$mark".*
+  fi
+  if [[ -f $mark.done ]]; then
+    say "-- $name: done before"
+    return
+  fi
+  echo "${keys[$name]}" >"$mark.key"
+  say "== $name: $*"
+  # A session of its own: signals reach a stage through this script alone, and when this script is
+  # killed outright the stage is asked to end.
+  setsid setpriv --pdeathsig TERM "$@" </dev/null >"$mark.out" 2>"$WORK/log/$name.log" &
+  pids[$name]=$! began[$name]=$EPOCHSECONDS
+}
+
+# await NAME...   waits for these stages while all that were started go on; any that fails stops all.
+await() {
+  local name left=1
+  while [[ $left ]]; do
+    left=
+    for name in "${!pids[@]}"; do
+      if kill -0 "${pids[$name]}" 2>/dev/null; then
+        [[ " $* " != *" $name "* ]] || left=1
+      else
+        settle "$name"
+      fi
+    done
+    show
+    [[ -z $left ]] || { sleep 1 & wait $! || true; }
+  done
+}
+
+settle() { # takes note of a stage that has ended
+  local name=$1 mark=$WORK/stages/$1 status=0
+  wait "${pids[$name]}" || status=$?
+  spend "$name"
+  [[ ! -t 2 ]] || printf '\r\033[K' >&2
+  if ((status)); then
+    tail -n 3 "$WORK/log/$name.log" | tr '\r' '\n' | tail -n 8 >&2
+    stop
+    die "stage $name failed with status $status, see $WORK/log/$name.log; called again, it goes on"
+  fi
+  touch "$mark.done"
+  say "== $name: done, $(awk '{ s += $2 - $1 } END { print s }' "$mark.times") s"
+  cat "$mark.out"
+}
+
+spend() { # a stage may take several runs
+  echo "${began[$1]} $EPOCHSECONDS" >>"$WORK/stages/$1.times"
+  unset "pids[$1]"
+}
+
+show() { # the last line of each running stage: in place on a terminal, else once in a while
+  local name line=
+  [[ -t 2 ]] || ((SECONDS >= shown + 60)) || return 0
+  shown=$SECONDS
+  for name in "${!pids[@]}"; do
+    line+="$name $(tail -c 400 "$WORK/log/$name.log" | tr '\r' '\n' | grep . | tail -n 1)  " || true
+  done
+  if [[ -t 2 ]]; then
+    printf '\r\033[K%s' "${line:0:$(($(tput cols 2>/dev/null || echo 80) - 1))}" >&2
+  elif [[ $line ]]; then
+    say "$line"
+  fi
+}
+shown=0
+
+stop() { # asks all stages to save and end, and insists after a minute
+  local name until=$((SECONDS + 60))
+  for name in "${!pids[@]}"; do kill -TERM "${pids[$name]}" 2>/dev/null || true; done
+  for name in "${!pids[@]}"; do
+    while kill -0 "${pids[$name]}" 2>/dev/null && ((SECONDS < until)); do sleep 0.2; done
+    kill -KILL -- "-${pids[$name]}" 2>/dev/null || true
+    spend "$name"
+  done
+}
+
+interrupted() {
+  trap '' INT TERM HUP
+  stop
+  [[ ! -t 2 ]] || printf '\n' >&2
+  say "stopped; the same command goes on from here"
+  exit "$1"
+}
+
+# What the preset changes in a stage, each word after PREFIX: `options NAME PREFIX`.
+options() {
+  local change
+  for change in $(sed -n "s/^$1 //p" "$here/$PRESET.sets"); do printf '%s ' $2"$change"; done
+}
+
+# fit NAME "STAGES BEFORE" THREADS "VERB" RECIPE KEY=VALUE...   a stage that trains something
+fit() {
+  local name=$1 before=$2 threads=$3 verb=$4 recipe=$here/$5 change sets=()
+  shift 5
+  for change in "out=$WORK/$name" "$@"; do sets+=(--set "$change"); done
+  stage "$name" "$before" "$recipe" env OMP_NUM_THREADS="$threads" "$python" -m spirit \
+    $verb "$recipe" "${sets[@]}" $(options "$name" "--set ")
+}
+
+# ------------------------------------------------------------------------------------------ stages
+
+main() {
+  PRESET=${PRESET:-quick} DEVICE=${DEVICE:-cpu} SMOKE=${SMOKE:-}
+  local asked="PRESET=$PRESET DEVICE=$DEVICE $here/run.sh" scratch= cores half package part
+  if [[ $SMOKE == 1 ]]; then
+    PRESET=smoke
+    [[ ${WORK:-} && ${OUT:-} ]] || scratch=$(mktemp -d)
+    WORK=${WORK:-$scratch/work} OUT=${OUT:-$scratch/out}
+  fi
+  WORK=${WORK:-$here/work} OUT=${OUT:-.}
+  python=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+  cores=$(nproc)
+  export TQDM_MININTERVAL=1 TOKENIZERS_PARALLELISM=false
+  [[ -f $here/$PRESET.sets ]] || die "there is no preset '$PRESET'; say PRESET=quick or PRESET=full"
+  [[ $DEVICE == cpu || $DEVICE == cuda ]] || die "DEVICE is cpu or cuda, not '$DEVICE'"
+  for package in flite asterisk-core-sounds-en-g722; do
+    dpkg-query -W "$package" >/dev/null 2>&1 && continue
+    ((EUID == 0)) || die "install $package: sudo apt-get install flite asterisk-core-sounds-en-g722"
+    { apt-get update && apt-get install -y --no-install-recommends "$package"; } >&2
+  done
+  mkdir -p "$WORK/stages" "$WORK/log" "$OUT"
+  exec 9>"$WORK/.lock" # the stages hold it too: one that is still saving is waited for
+  flock -w 60 9 || die "another run works in $WORK; wait for it or give another WORK"
+  trap 'interrupted 130' INT
+  trap 'interrupted 143' TERM HUP
+
+  local on=training.device=$DEVICE train=$WORK/corpus/train.jsonl heldout=$WORK/corpus/heldout.jsonl
+
+  stage corpus "" "$(echo $here/{corpus,language,grammar,lexicon,voices,prompts,augment}.py \
+    $here/prompts.tsv)" \
+    "$python" $here/corpus.py --out "$WORK/corpus" --workers "$cores" $(options corpus --)
+  await corpus
+
+  # Pitch takes what HuBERT's two threads leave.
+  fit pitch corpus 1 "fit pitch" pitch.toml corpus="$train" heldout="$heldout" $on
+  renice -n 19 "${pids[pitch]:-}" >/dev/null 2>&1 || true
+  fit hubert1 corpus "$cores" "fit hubert" hubert1.toml corpus="$train" $on
+  await hubert1
+  fit hubert2 hubert1 "$cores" "fit hubert" hubert2.toml corpus="$train" teacher="$WORK/hubert1" $on
+  await hubert2
+  fit units hubert2 "$cores" "fit units" units.toml corpus="$train" hubert="$WORK/hubert2" \
+    device=$DEVICE
+  await units pitch
+  fit style "units pitch" "$cores" "fit style" style.toml corpus="$train" \
+    heldout="$heldout" hubert="$WORK/units" pitch="$WORK/pitch" $on
+  await style
+  stage tokenizer style $here/bundle.py "$python" $here/bundle.py tokenizer --work "$WORK"
+  await tokenizer
+  for part in train heldout; do
+    stage "shards-$part" tokenizer "" "$python" -m spirit tokenize "$WORK/corpus/$part.jsonl" \
+      --tokenizer "$WORK/tokenizer" --out "$WORK/shards-$part" --workers "$cores" --device $DEVICE
+  done
+  await shards-train shards-heldout
+
+  # Side by side: two trainings with one thread each use two cores better than one with two.
+  half=$(((cores + 1) / 2))
+  fit lm "shards-train shards-heldout" "$half" train train.toml tokenizer="$WORK/tokenizer" \
+    mixture.shards="[\"$WORK/shards-train\"]" heldout="[\"$WORK/shards-heldout\"]" $on
+  fit vocoder shards-train "$half" "fit vocoder" vocoder.toml units="$WORK/shards-train" \
+    audio="$WORK/corpus" $on
+  await lm vocoder
+
+  stage bundle "lm vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"
+  await bundle
+  stage eval bundle "" env OMP_NUM_THREADS=1 "$python" -m spirit eval tiny \
+    --model "$WORK/bundle/checkpoints/tiny" --data "$heldout" --out "$WORK/eval" \
+    --device $DEVICE --jobs "$cores" $(options eval --)
+  await eval
+  "$python" $here/bundle.py card --work "$WORK" --preset "$PRESET" --device $DEVICE --asked "$asked"
+  "$python" $here/bundle.py deliver --work "$WORK" --out "$OUT"
+  say "in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  [[ -z $scratch ]] || rm -rf "$scratch"
+}
+
+main "$@"
+exit

@@ -1,0 +1,208 @@
+"""The command line: parse, import, call, print. Heavy imports stand inside the verbs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spirit import __version__
+from spirit.cli_generate import generate, resynth
+from spirit.cli_options import (
+    PATH,
+    Verbs,
+    debug,
+    device_option,
+    json_option,
+    model_option,
+    print_json,
+    recipe_argument,
+    set_option,
+)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="spirit")
+@click.option("--local_rank", "--local-rank", hidden=True, expose_value=False)  # from launchers
+@debug
+def main() -> None:
+    """Speech and text as one stream of tokens: tokenize, train, generate, speak."""
+
+
+def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """A command of `main` that knows `--debug`."""
+
+    def register(function: Callable[..., None]) -> click.Command:
+        return main.command(**settings)(debug(function))
+
+    return register
+
+
+main.add_command(generate)
+main.add_command(resynth)
+
+
+@verb()
+@click.argument("corpus", type=PATH)
+@click.option(
+    "--tokenizer", default="tokenizers/tiny", show_default=True, help="The tokenizer's folder."
+)
+@click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Where the shards go.")
+@click.option(
+    "--variant",
+    type=click.Choice(["base", "expressive"]),
+    default="expressive",
+    show_default=True,
+    help="HuBERT units alone, or with pitch and style.",
+)
+@click.option("--part", default="0/1", metavar="I/N", help="Every N-th part, from the I-th, only.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes.")
+@device_option
+@json_option
+def tokenize(
+    corpus: Path,
+    tokenizer: str,
+    out: Path,
+    part: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Turn a folder of audio or a JSONL manifest into unit shards."""
+    index, slash, parts = part.partition("/")
+    if not (slash and index.isdigit() and parts.isdigit()):
+        raise click.BadParameter(f"{part!r} is not like 3/16", param_hint="--part")
+    from spirit import prepare
+    from spirit.pipeline import find
+
+    made = prepare.tokenize(corpus, find(tokenizer), out, part=(int(index), int(parts)), **settings)
+    if as_json:
+        print_json({"out": str(out), **made})
+    else:
+        click.echo(
+            f"{out}: {made['utterances']} utterances, {made['hours']:.2f} hours in {made['parts']} "
+            f"parts, {made['rejected']} rejected, {made['x_real_time']:.0f} times real time"
+        )
+
+
+@main.group()
+def fit() -> None:
+    """Train a part of a tokenizer, or a vocoder."""
+
+
+def _fit(name: str, help: str) -> None:
+    @fit.command(name, help=help)
+    @recipe_argument
+    @set_option
+    @debug
+    def command(recipe: Path, sets: tuple[str, ...]) -> None:
+        figures = _fitting(name, recipe, sets)
+        if figures:
+            print_json(figures)
+
+
+def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
+    from spirit import config
+
+    if name == "vocoder":
+        from spirit.engine import device
+        from spirit.speech.f0 import Autocorrelation
+        from spirit.vocoder import train
+        from spirit.vocoder.recipe import VocoderRecipe
+
+        told = config.load(recipe, VocoderRecipe, sets)
+        return train.fit(told, Autocorrelation(device=device(told.training.device)).batch)
+    from spirit import fit
+
+    form, function = {
+        "hubert": (fit.HubertFitConfig, fit.fit_hubert),
+        "units": (fit.UnitsFitConfig, fit.fit_units),
+        "pitch": (fit.PitchConfig, fit.fit_pitch),
+        "style": (fit.StyleConfig, fit.fit_style),
+    }[name]
+    return function(config.load(recipe, form, sets))
+
+
+_fit("hubert", "HuBERT by masked prediction: one iteration.")
+_fit("units", "K-means units on a layer of a HuBERT.")
+_fit("pitch", "Pitch tokens: a VQ-VAE on F0.")
+_fit("style", "Style tokens: a classifier of seconds.")
+_fit("vocoder", "The vocoder with its durations.")
+
+
+@verb()
+@recipe_argument
+@set_option
+def train(recipe: Path, sets: tuple[str, ...]) -> None:
+    """Train a language model on unit shards; goes on where it was stopped.
+
+    Several processes: deepspeed --module spirit train RECIPE, or torchrun -m spirit train RECIPE.
+    """
+    from spirit import config
+    from spirit.engine import main_process
+    from spirit.lm.train import LMRecipe
+    from spirit.lm.train import train as run
+
+    folder = run(config.load(recipe, LMRecipe, sets))
+    if main_process():
+        click.echo(folder)
+
+
+@verb(name="eval")
+@click.argument("suite", type=click.Choice(["tiny"]))
+@model_option
+@click.option(
+    "--data",
+    type=PATH,
+    default=Path("recipes/tiny/work/corpus/heldout.jsonl"),
+    show_default=True,
+    help="A corpus that was not trained on.",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("recipes/tiny/work/eval"),
+    show_default=True,
+    help="Where figures, answers and recordings go.",
+)
+@click.option("--limit", type=int, default=200, show_default=True, help="Synthetic utterances.")
+@click.option("--prompts", type=int, default=100, show_default=True, help="Prompts to go on from.")
+@click.option("--jobs", type=int, default=2, show_default=True, help="Processes.")
+@device_option
+@json_option
+def evaluate(suite: str, model: str, data: Path, out: Path, as_json: bool, **settings: Any) -> None:
+    """Measure what a model can do, with an independent ear."""
+    from spirit.eval.report import table
+    from spirit.eval.tiny import evaluate_tiny
+
+    report = evaluate_tiny(model, data, out, **settings)
+    if as_json:
+        click.echo((out / "figures.json").read_text(encoding="utf-8"))
+    else:
+        click.echo(table(report))
+
+
+@verb()
+@click.argument("path", type=PATH)
+@json_option
+def info(path: Path, as_json: bool) -> None:
+    """Say what a recording, tokenizer, model, folder of shards or training is."""
+    from spirit import bundle
+    from spirit.info import describe
+
+    if not path.exists() and not path.is_absolute():
+        path = bundle.locate(str(path)) or path
+    facts = describe(path)
+    if as_json:
+        print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,100 @@
+"""What the verbs of the command line share: errors in one line, options, JSON."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+EXTRAS = {
+    "deepspeed": "train",
+    "faiss": "train",
+    "pyarrow": "train",
+    "tensorboard": "train",
+    "jiwer": "eval",
+    "pocketsphinx": "eval",
+    "torchfcpe": "audio",
+    "matplotlib": "demo",
+    "sentencepiece": "sentencepiece",
+}
+"""Which extra of the package brings a module that the base install lacks."""
+
+
+class Verbs(click.Group):
+    """Verbs whose failures are one line: exit code 1, or 2 for what was typed wrongly."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("spirit: interrupted", err=True)
+            ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            click.echo(f"spirit: {_line(error)}", err=True)
+            ctx.exit(1)
+
+
+def _line(error: Exception) -> str:
+    """An error as one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
+        name = str(error.name).split(".")[0]
+        return f"{name} is not installed; run: pip install 'spirit[{EXTRAS[name]}]'"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ValueError | OSError):
+        return text
+    return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+
+
+class Ordered(click.Command):
+    """A verb that also knows in which order its options were typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        *_, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta["order"] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+def _debug(ctx: click.Context, _: click.Parameter, on: bool) -> None:
+    if on:
+        ctx.meta["debug"] = True
+
+
+debug = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_debug,
+    help="Show the traceback of an error.",
+)
+model_option = click.option(
+    "--model",
+    default="checkpoints/tiny",
+    show_default=True,
+    help="A model's folder; the default is the bundled one, from anywhere.",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+recipe_argument = click.argument("recipe", type=PATH)
+set_option = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Put this in place of the recipe's."
+)
+
+
+def print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+
+
+def load(model: str, device: str) -> Any:
+    from spirit.pipeline import Spirit
+
+    return Spirit.load(model, device=device)

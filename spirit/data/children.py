@@ -1,0 +1,86 @@
+"""Work in child processes that never outlive their parent and whose death is noticed."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Report = TypeVar("Report")
+
+
+def run_jobs(
+    make: Callable[[], Callable[[Job], Iterator[Report]]], jobs: Iterable[Job], children: int
+) -> Generator[Report, None, None]:
+    """Yield what workers report on jobs, in the order in which it happens.
+
+    `make` builds a worker inside each child (it is pickled, so is every job and report); a worker
+    takes a job and yields reports. An error of a worker is raised here. Closing this iterator ends
+    the children at once. Raises `ChildProcessError` if one of them dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = iter(jobs)
+    alive: dict[Connection, BaseProcess] = {}
+    try:
+        for job in islice(waiting, children):
+            ours, theirs = context.Pipe()
+            child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
+            child.start()
+            theirs.close()
+            alive[ours] = child
+            _send(ours, job)
+        busy = set(alive)
+        while busy:
+            for pipe in wait(list(busy)):
+                assert isinstance(pipe, Connection)
+                kind, content = _receive(pipe, alive[pipe])
+                if kind == "report":
+                    yield content
+                elif kind == "error":
+                    raise content
+                elif more := list(islice(waiting, 1)):
+                    _send(pipe, more[0])
+                else:
+                    busy.remove(pipe)
+    finally:
+        for pipe, child in alive.items():
+            child.kill()
+            child.join()
+            pipe.close()
+
+
+def _send(pipe: Connection, content: object) -> None:
+    with suppress(ConnectionError):  # a dead child is noticed where its answer is awaited
+        pipe.send(content)
+
+
+def _receive(pipe: Connection, child: BaseProcess) -> tuple[str, Any]:
+    try:
+        kind, content = pipe.recv()
+        return kind, content
+    except (EOFError, ConnectionError):
+        child.join(5)
+        raise ChildProcessError(
+            f"a worker process died (exit code {child.exitcode}; -9 is often a lack of memory); "
+            f"run the same command again to go on, with fewer workers if it happens again"
+        ) from None
+
+
+def _serve(pipe: Connection, make: Callable[[], Callable[[Job], Iterator[Report]]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # A parent that is gone closes the pipe, and then there is nobody to work for.
+    with suppress(EOFError, ConnectionError):
+        try:
+            worker = make()
+            while True:
+                for report in worker(pipe.recv()):
+                    pipe.send(("report", report))
+                pipe.send(("done", None))
+        except (EOFError, ConnectionError):
+            raise
+        except Exception as error:
+            pipe.send(("error", error))

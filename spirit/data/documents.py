@@ -1,0 +1,127 @@
+"""Documents for training: what a source offers, in which order, and each document drawn anew."""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int
+
+from spirit.codec import Codec, Document
+from spirit.data.shards import Row, read_shards
+from spirit.interleave import draw_switches, interleave
+
+Source = Literal["interleaved", "speech", "text", "transcribe", "speak"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+
+def draw_rng(*key: object) -> np.random.Generator:
+    """A generator that depends on the key alone, whatever was drawn elsewhere."""
+    digest = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+class Documents:
+    """Every document that shards and text files offer. Documents are numbered: rows, then lines.
+
+    Nothing here has state that matters: a document is a pure function of the seed, its source, its
+    epoch and its row, and so is the order of an epoch.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        shards: Sequence[Path],
+        texts: Sequence[Path] = (),
+        *,
+        own_texts: bool = True,
+        text_span: tuple[int, int] = (10, 30),
+        speech_span: tuple[int, int] = (5, 15),
+        seed: int = 0,
+    ) -> None:
+        self.codec = codec
+        self._folders = ", ".join(map(str, shards)) or "no folder of shards"
+        vocabulary = codec.vocab.fingerprint
+        self._shards = [read_shards(folder, fingerprint=vocabulary) for folder in shards]
+        self._ends = list(accumulate((len(shards) for shards in self._shards), initial=0))
+        self._lines = [line for path in texts for line in read_lines(path)]
+        self._own_texts = own_texts
+        self._spans = (text_span, speech_span)
+        self._seed = seed
+        self._orders: dict[Source, tuple[int, Int[np.ndarray, " documents"]]] = {}
+
+    def of(self, source: Source) -> Int[np.ndarray, " documents"]:
+        """The numbers of the documents of a source. Raises `ValueError` if there are none."""
+        none = np.zeros(0, np.int64)
+        rows = self._ends[-1]
+        written = np.concatenate([none, *(shards.text_lengths for shards in self._shards)]) > 0
+        if source == "interleaved":
+            words = np.concatenate([none, *(shards.word_counts for shards in self._shards)])
+            # A single word has no place to switch.
+            found, lack = np.flatnonzero(words > 1), "word times; run `spirit align`"
+        elif source == "speech":
+            found, lack = np.arange(rows), "rows"
+        elif source == "text":
+            own = np.flatnonzero(written) if self._own_texts else none
+            found, lack = np.concatenate([own, rows + np.arange(len(self._lines))]), "text"
+        else:
+            found, lack = np.flatnonzero(written), "text"
+        if not len(found):
+            raise ValueError(
+                f"the mixture wants {source}, but nothing in {self._folders} has {lack}"
+            )
+        return found
+
+    def order(self, source: Source, epoch: int) -> Int[np.ndarray, " documents"]:
+        """The documents of a source in the order of an epoch; the last one asked for is kept."""
+        if self._orders.get(source, (-1,))[0] != epoch:
+            found = self.of(source)
+            draw_rng(self._seed, "order", source, epoch).shuffle(found)
+            self._orders[source] = (epoch, found)
+        return self._orders[source][1]
+
+    def document(self, source: Source, epoch: int, number: int) -> Document:
+        """The document that a source makes of a row (or line of text) in an epoch."""
+        if number >= self._ends[-1]:
+            return Document((self._lines[number - self._ends[-1]],), closed=True)
+        row = self._row(number)
+        if source == "text":
+            return Document((row.text,), closed=True)
+        if source == "interleaved":
+            text, speech = self._spans
+            rng = draw_rng(self._seed, "interleave", epoch, row.id)
+            switches = draw_switches(len(row.words), rng, text=text, speech=speech)
+            return Document(interleave(row.words, row.tracks, switches), closed=True)
+        units = row.tracks.merge()
+        if source == "transcribe":
+            return Document((units, row.text), task="transcribe", closed=True)
+        if source == "speak":
+            return Document((row.text, units), task="speak", closed=True)
+        return Document((units,), closed=True)
+
+    def encode(self, source: Source, epoch: int, number: int) -> Int[np.ndarray, " tokens"]:
+        """The ids of a document."""
+        return self.codec.encode(self.document(source, epoch, number))
+
+    def prompt_length(self, source: Source, epoch: int, number: int) -> int:
+        """The tokens of a document before its answer: BOS, or the whole question of a task."""
+        if source not in ("transcribe", "speak"):
+            return 1
+        question = self.document(source, epoch, number).segments[:-1]
+        return len(self.codec.prompt(question, task=source))
+
+    def _row(self, number: int) -> Row:
+        shards = bisect_right(self._ends, number) - 1
+        return self._shards[shards][number - self._ends[shards]]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something. Raises `ValueError` if it is no UTF-8 text."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    return [stripped for line in lines if (stripped := line.strip())]

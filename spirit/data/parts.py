@@ -1,0 +1,171 @@
+"""A part of unit shards: a Parquet file, one row an utterance, with a note on where it is from."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from spirit.units import Kind, Track, Tracks, Word
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One utterance as units."""
+
+    id: str
+    audio: str
+    """Path of the recording, relative to the folder of the corpus where it lies inside."""
+    seconds: float
+    text: str
+    words: tuple[Word, ...]
+    speaker: str
+    language: str
+    style: str
+    tracks: Tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a part is made from and by."""
+
+    vocabulary: str
+    """Fingerprint of the vocabulary."""
+    tokenizer: str
+    """Fingerprint of the speech tokenizer."""
+    variant: str = "expressive"
+    source: str = ""
+    """SHA-256 of the utterances that went in."""
+    device: str = "cpu"
+    threads: int = 1
+    """Threads of the encoder; sums of floats depend on it, and on the batches."""
+    batch_seconds: float = 0.0
+    """Seconds of audio that were encoded together."""
+    rejected: tuple[dict[str, str], ...] = ()
+    """`id`, `audio` and `reason` of each recording that is not in the part."""
+
+
+def part_name(index: int) -> str:
+    """The file name of a part."""
+    return f"part-{index:05d}.parquet"
+
+
+def part_bytes(rows: Sequence[Row], note: Note) -> bytes:
+    """A part as a Parquet file; the same rows and note give the same bytes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    hops = {_hops(row) for row in rows}
+    if len(hops) > 1:
+        raise ValueError(f"rows of one part have different hops: {sorted(map(str, hops))}")
+    word = pyarrow.struct(
+        [("text", "string"), ("start", "int64"), ("stop", "int64"), ("score", "float32")]
+    )
+    texts = ("id", "audio", "speaker", "language", "text")
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        name: (pyarrow.string(), [getattr(row, name) for row in rows]) for name in texts
+    }
+    columns["style_name"] = (pyarrow.string(), [row.style for row in rows])
+    columns["seconds"] = (pyarrow.float64(), [row.seconds for row in rows])
+    words = [[dataclasses.asdict(word) for word in row.words] for row in rows]
+    columns["words"] = (pyarrow.list_(word), words)
+    for kind in Kind:
+        units = [_int16(row, kind) for row in rows]
+        columns[kind.key] = (pyarrow.list_(pyarrow.int16()), units)
+    table = pyarrow.table({name: pyarrow.array(v, type=t) for name, (t, v) in columns.items()})
+    about = {**dataclasses.asdict(note), "hops": dict(next(iter(hops), ()))}
+    about["seconds"] = sum(row.seconds for row in rows)
+    about["units"] = {
+        kind.key: sum(len(row.tracks.by_kind.get(kind, ())) for row in rows) for kind in Kind
+    }
+    table = table.replace_schema_metadata({"spirit": json.dumps(about)})
+    stream = io.BytesIO()
+    parquet.write_table(table, stream, compression="zstd", compression_level=3)
+    return stream.getvalue()
+
+
+def _hops(row: Row) -> tuple[tuple[str, str], ...]:
+    tracks = row.tracks.by_kind
+    assert row.tracks.origin == 0
+    assert all(track.start == 0 for track in tracks.values())
+    return tuple((kind.key, str(tracks[kind].hop)) for kind in sorted(tracks))
+
+
+def _int16(row: Row, kind: Kind) -> Int[np.ndarray, " _"] | None:
+    if kind not in row.tracks.by_kind:
+        return None
+    unit = row.tracks.by_kind[kind].unit
+    if len(unit) and not 0 <= unit.min() <= unit.max() < 2**15:
+        raise ValueError(f"{row.id}: {kind.key} unit {unit.max()} is not in 0 to 32767")
+    return unit.astype(np.int16)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """The note of a finished part, with `rows`, `seconds`, `hops` and `units` (frames by kind)."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        metadata = parquet.read_metadata(path)
+        return {"rows": metadata.num_rows, **json.loads(metadata.metadata[b"spirit"])}
+    except (ArrowException, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a part of unit shards ({reason}); delete it") from error
+
+
+class Part:
+    """One part, its lists as flat arrays with offsets."""
+
+    def __init__(self, path: Path, hops: Mapping[Kind, Fraction]) -> None:
+        from pyarrow import ArrowException, parquet
+
+        try:
+            table = parquet.read_table(path)
+            lists = {kind: table.column(kind.key).combine_chunks() for kind in hops}
+            words = table.column("words").combine_chunks()
+            self._strings = {
+                name: table.column(name).combine_chunks()
+                for name in ("id", "audio", "speaker", "language", "text", "style_name")
+            }
+            self._seconds = table.column("seconds").to_numpy()
+        except (ArrowException, KeyError) as error:
+            raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        self._hops = hops
+        self._units = {k: (a.offsets.to_numpy(), a.values.to_numpy()) for k, a in lists.items()}
+        self.word_ends = words.offsets.to_numpy()
+        self._word_text = words.values.field("text")
+        self._word_times = [words.values.field(f).to_numpy() for f in ("start", "stop", "score")]
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def text_lengths(self) -> Int[np.ndarray, " rows"]:
+        from pyarrow import compute
+
+        lengths: np.ndarray = compute.binary_length(self._strings["text"]).to_numpy()
+        return lengths
+
+    def row(self, index: int) -> Row:
+        strings = {name: column[index].as_py() for name, column in self._strings.items()}
+        first, last = self.word_ends[index : index + 2].tolist()
+        spoken = self._word_text[first:last].to_pylist()
+        times = [column[first:last].tolist() for column in self._word_times]
+        tracks = {}
+        for kind, (ends, units) in self._units.items():
+            tracks[kind] = Track(kind, units[ends[index] : ends[index + 1]], self._hops[kind])
+        return Row(
+            id=strings["id"],
+            audio=strings["audio"],
+            seconds=float(self._seconds[index]),
+            text=strings["text"],
+            words=tuple(Word(*word) for word in zip(spoken, *times, strict=True)),
+            speaker=strings["speaker"],
+            language=strings["language"],
+            style=strings["style_name"],
+            tracks=Tracks(tracks),
+        )

@@ -1,0 +1,181 @@
+"""Unit shards: a folder of Parquet parts and a manifest that vouches for them.
+
+A part is written once and whole, and tells by its note whether it can be kept. `manifest.json`
+comes last: a folder without it is not finished.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Int
+
+from spirit import commit
+from spirit.data.parts import Note, Part, Row, part_bytes, part_name, read_note
+from spirit.units import Kind
+from spirit.vocab import Vocab
+
+__all__ = [
+    "Note",
+    "Row",
+    "Shards",
+    "read_manifest",
+    "read_shards",
+    "verify",
+    "write_manifest",
+    "write_shards",
+]
+
+FORMAT = "spirit-units-1"
+
+
+def write_manifest(folder: Path, vocab: Vocab, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Vouch for all parts in `folder`: list them with their hashes and write `manifest.json`."""
+    notes = {path: read_note(path) for path in sorted(folder.glob("part-*.parquet"))}
+    for path, note in notes.items():
+        _same(f"{path} has units for", note["vocabulary"], vocab.fingerprint, about)
+    if len({(note["tokenizer"], note["variant"]) for note in notes.values()}) > 1:
+        raise ValueError(f"{folder} holds parts of several tokenizers; delete the foreign ones")
+    rejected = [entry for note in notes.values() for entry in note["rejected"]]
+    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected]
+    commit.text(folder / "rejected.jsonl", "".join(lines))
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        **about,
+        "fingerprint": vocab.fingerprint,
+        "tokenizer": {
+            "name": about.get("tokenizer", ""),
+            "fingerprint": next((note["tokenizer"] for note in notes.values()), ""),
+        },
+        "rows": sum(note["rows"] for note in notes.values()),
+        "rejected": len(rejected),
+        "hours": round(sum(note["seconds"] for note in notes.values()) / 3600, 6),
+        "units": {kind.key: sum(n["units"][kind.key] for n in notes.values()) for kind in Kind},
+        "hops": next((note["hops"] for note in notes.values() if note["hops"]), {}),
+        "parts": [
+            {"file": path.name, "rows": note["rows"], "sha256": commit.sha256(path)}
+            for path, note in notes.items()
+        ],
+        "vocabulary": vocab.manifest(),
+    }
+    commit.json_file(folder / "manifest.json", manifest)
+    return manifest
+
+
+def write_shards(
+    folder: Path,
+    rows: Sequence[Row],
+    vocab: Vocab,
+    *,
+    tokenizer: str,
+    rows_per_part: int = 1_000,
+) -> dict[str, Any]:
+    """Write rows that are at hand as a finished folder; returns its manifest.
+
+    `tokenizer` is the fingerprint of what made the units.
+    """
+    note = Note(vocabulary=vocab.fingerprint, tokenizer=tokenizer)
+    with commit.folder(folder) as partial:
+        for index, first in enumerate(range(0, len(rows), rows_per_part)):
+            content = part_bytes(rows[first : first + rows_per_part], note)
+            (partial / part_name(index)).write_bytes(content)
+        return write_manifest(partial, vocab, {})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder."""
+    path = folder / "manifest.json"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder of unit shards; {_again(folder, {})}")
+    if not path.is_file():
+        raise ValueError(f"{folder} has no manifest.json, it is not finished; {_again(folder, {})}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); {_again(folder, {})}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a manifest of {FORMAT}; {_again(folder, {})}")
+    return manifest
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every part against its SHA-256 in the manifest, which is returned.
+
+    Raises `ValueError` that names the first part that is missing or is not what was written.
+    """
+    manifest = read_manifest(folder)
+    for part in manifest["parts"]:
+        path = folder / part["file"]
+        if not path.is_file():
+            raise ValueError(
+                f"{path} is in the manifest but is missing; {_again(folder, manifest)}"
+            )
+        if commit.sha256(path) != part["sha256"]:
+            raise ValueError(
+                f"{path} is not the file that was written (SHA-256 differs); "
+                f"delete it and {_again(folder, manifest)}"
+            )
+    return manifest
+
+
+def read_shards(folder: Path, *, fingerprint: str | None = None, check: bool = True) -> "Shards":
+    """The rows of a finished folder, in order.
+
+    `fingerprint` is that of the vocabulary which will read the units; `check=False` leaves the
+    hashes of the parts alone. Raises `ValueError` with what to run again.
+    """
+    manifest = verify(folder) if check else read_manifest(folder)
+    if fingerprint is not None:
+        _same(f"{folder} was tokenized for", manifest["fingerprint"], fingerprint, manifest)
+    hops = {Kind[name.upper()]: Fraction(hop) for name, hop in manifest["hops"].items()}
+    return Shards([Part(folder / part["file"], hops) for part in manifest["parts"]], manifest)
+
+
+def _again(folder: Path | str, manifest: Mapping[str, Any]) -> str:
+    return f"run again: spirit tokenize {manifest.get('corpus', 'CORPUS')} --out {folder}"
+
+
+def _same(where: str, found: str, wanted: str, manifest: Mapping[str, Any]) -> None:
+    if found != wanted:
+        again = _again("NEW_FOLDER --tokenizer THE_MODELS_TOKENIZER", manifest)
+        raise ValueError(f"{where} vocabulary {found}, but the model has {wanted}; {again}")
+
+
+class Shards(Sequence[Row]):
+    """Rows of a finished folder: flat arrays, 2 bytes a frame, and each row made on demand."""
+
+    def __init__(self, parts: Sequence[Part], manifest: Mapping[str, Any]) -> None:
+        self.manifest = manifest
+        self._parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def word_counts(self) -> Int[np.ndarray, " rows"]:
+        """How many words with times each row has."""
+        counts = [np.diff(part.word_ends) for part in self._parts]
+        return np.concatenate([np.zeros(0, np.int64), *counts]).astype(np.int64)
+
+    @property
+    def text_lengths(self) -> Int[np.ndarray, " rows"]:
+        """The length of each row's transcript in bytes; 0 where it has none."""
+        lengths = [part.text_lengths() for part in self._parts]
+        return np.concatenate([np.zeros(0, np.int64), *lengths]).astype(np.int64)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        part = bisect_right(self._ends, index)
+        return self._parts[part].row(index - self._ends[part] + len(self._parts[part]))

@@ -1,0 +1,153 @@
+"""The loop around every training step: exact resume, checkpoints, signals, progress."""
+
+import dataclasses
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from spirit import commit
+from spirit.engine import checkpoint, ranks
+from spirit.engine.network import Engine
+from spirit.engine.progress import Progress
+from spirit.engine.ranks import main_process, rank
+from spirit.engine.schedule import TrainingConfig
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something whose position belongs to a checkpoint, as plain JSON."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def train(
+    step: Callable[[int], Mapping[str, float | Tensor]],
+    engines: Mapping[str, Engine],
+    config: TrainingConfig,
+    out: Path,
+    *,
+    state: Mapping[str, Stateful] | None = None,
+    unit: str = "tokens",
+) -> None:
+    """Run `step(i)` for every step not done yet; progress, logs and checkpoints go under `out`.
+
+    A step returns its metrics: "loss", `unit` (how many it consumed, for the rate) and what else
+    belongs into the logs. It must draw everything from (seed, i), from a `Stateful` or from torch's
+    own generator: then a training that was interrupted equals one that ran through, bit for bit.
+
+    Raises:
+        ValueError: no checkpoint is whole, or the loss is no number.
+        KeyboardInterrupt: after Ctrl-C, when the step in progress is done and saved.
+        SystemExit: the same after SIGTERM, code 143.
+    """
+    state = state or {}
+    root = out / "state"
+    torch.manual_seed(config.seed + rank())
+    first = _resume(root, engines, state)
+
+    def save(done: int) -> None:
+        checkpoint.save(root, done, lambda folder: _write(folder, engines, state))
+
+    saved = time.monotonic()
+    progress = Progress(
+        out / "logs",
+        first=first,
+        steps=config.steps,
+        unit=unit,
+        every=config.log_every,
+        shown=main_process(),
+    )
+    with progress, _signals() as received:
+        for i in range(first, config.steps):
+            progress.add(i + 1, step(i))
+            due = main_process() and time.monotonic() - saved >= config.save_seconds
+            term, interrupt, due = ranks.any_rank(
+                signal.SIGTERM in received, signal.SIGINT in received, due
+            )
+            if term or interrupt or due or i + 1 == config.steps:
+                save(i + 1)
+                saved = time.monotonic()
+            if term or interrupt:
+                progress.say(f"stopped and saved after step {i + 1}; the same command goes on")
+                raise SystemExit(143) if term else KeyboardInterrupt
+    if main_process():
+        commit.json_file(root / "finished.json", dataclasses.asdict(config))
+
+
+def finished(out: Path, config: TrainingConfig) -> bool:
+    """Whether the training under `out` has done all the steps that `config` asks for."""
+    try:
+        done = int(json.loads((out / "state" / "finished.json").read_text())["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return done >= config.steps
+
+
+def _write(folder: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful]) -> None:
+    for name, engine in engines.items():
+        engine.save(folder / name)
+    commit.json_file(
+        folder / f"rank-{rank():05d}.json",
+        {"state": {name: item.state_dict() for name, item in state.items()}},
+    )
+    random = {"cpu": torch.get_rng_state()}
+    if any(engine.device.type == "cuda" for engine in engines.values()):
+        random["cuda"] = torch.cuda.get_rng_state()
+    torch.save(random, folder / f"random-{rank():05d}.pt")
+
+
+def _resume(root: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful]) -> int:
+    found = checkpoint.newest(root)
+    if found is None:
+        return 0
+    done, folder = found
+    for name, engine in engines.items():
+        engine.load(folder / name)
+    saved = json.loads((folder / f"rank-{rank():05d}.json").read_text(encoding="utf-8"))["state"]
+    if set(saved) != set(state):
+        raise ValueError(
+            f"{folder} holds the state of {sorted(saved)}, this training has {sorted(state)}; "
+            "give another output folder"
+        )
+    for name, item in state.items():
+        item.load_state_dict(saved[name])
+    random = torch.load(folder / f"random-{rank():05d}.pt", weights_only=True)
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    if main_process():
+        print(f"going on after step {done:,} ({folder})", file=sys.stderr)
+    return done
+
+
+@contextmanager
+def _signals() -> Iterator[set[int]]:
+    """Collect SIGINT and SIGTERM instead of dying; a second one of the same kind acts at once."""
+    received: set[int] = set()
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.add(number)
+        signal.signal(number, before[number])
+
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in watched}
+    try:
+        yield received
+    finally:
+        for number in watched:
+            signal.signal(number, before[number])

@@ -1,0 +1,225 @@
+"""One network under DeepSpeed: quiet, without its compiler, in one process or several."""
+
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spirit.engine import ranks
+from spirit.engine.schedule import TrainingConfig
+
+_OURS = (
+    "optimizer",
+    "scheduler",
+    "bf16",
+    "fp16",
+    "torch_autocast",
+    "gradient_clipping",
+    "train_batch_size",
+)
+
+
+class Engine:
+    """One network under DeepSpeed, with AdamW and its schedule."""
+
+    def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = config
+        self.device = ranks.device(config.device)
+        self.steps = 0
+        self._frozen = False
+        self.module = module.to(self.device)
+        settings = _settings(config)
+        self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
+        matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.lr, betas=config.betas
+        )
+        self._engine = _initialize(module, optimizer, settings, self.device)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's forward pass in the training dtype.
+
+        What another network's loss is to flow through must be called inside `frozen()`.
+        """
+        if not self._frozen:
+            return self._engine(*args, **kwargs)
+        bf16 = self.config.dtype == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return self.module(*args, **kwargs)
+
+    def update(self, loss: Tensor) -> dict[str, float | Tensor]:
+        """Take one optimizer step down the loss.
+
+        Returns {"grad": the gradient's norm before clipping, "lr": the learning rate}. Raises
+        ValueError, before the step, where the loss or the gradient is not a finite number.
+        """
+        rate = self.config.rate(self.steps)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate
+        if self.stage == 0:
+            self.module.zero_grad(
+                set_to_none=True
+            )  # another network's loss may have passed through this one
+        value = loss.detach().float().to("cpu", non_blocking=True)
+        copied = torch.cuda.current_stream().record_event() if loss.is_cuda else None
+        self._engine.backward(loss)
+        if copied is not None:
+            copied.synchronize()  # waits for the forward pass only; the backward pass goes on
+        self._check("loss", bool(value.isfinite()))
+        norm = self._clip()
+        self._engine.step()
+        if norm is None:
+            norm = self._engine.get_global_grad_norm()
+        self.steps += 1
+        return {"grad": norm if norm is not None else math.nan, "lr": rate}
+
+    def _clip(self) -> Tensor | None:
+        """Clip where DeepSpeed does not report the norm (no ZeRO)."""
+        if self.stage > 0:
+            return None
+        limit = self.config.clip if self.config.clip > 0 else math.inf
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), limit)
+        if not norm.is_cuda:
+            self._check("gradient", bool(norm.isfinite()))
+        return norm
+
+    def _check(self, what: str, finite: bool) -> None:
+        (broken,) = ranks.any_rank(not finite)
+        if broken:
+            raise ValueError(
+                f"the {what} of step {self.steps + 1} is not a finite number and changed nothing; "
+                f"lower the learning rate ({self.config.lr:g}) or look at that step's data"
+            )
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let gradients pass through this network without gathering any in its weights."""
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        self._frozen = True
+        try:
+            yield
+        finally:
+            self._frozen = False
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights; every process must ask, since ZeRO-3 has spread them."""
+        if self.stage < 3:
+            return self.module.state_dict()
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
+            return {
+                key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()
+            }
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer and step count; every process must call it."""
+        if self.stage == 0:
+            state = {
+                "module": self.module.state_dict(),
+                "optimizer": self._engine.optimizer.state_dict(),
+            }
+            if ranks.main_process():
+                folder.mkdir(parents=True, exist_ok=True)
+                torch.save({**state, "steps": self.steps}, folder / "engine.pt")
+        else:
+            self._engine.save_checkpoint(
+                str(folder), tag="zero", client_state={"steps": self.steps}, save_latest=False
+            )
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; the network must have the same shape."""
+        try:
+            if self.stage == 0:
+                state = torch.load(
+                    folder / "engine.pt", map_location=self.device, weights_only=True
+                )
+                self.module.load_state_dict(state["module"])
+                self._engine.optimizer.load_state_dict(state["optimizer"])
+                self.steps = int(state["steps"])
+            else:
+                path, client = self._engine.load_checkpoint(str(folder), tag="zero")
+                if path is None:
+                    raise FileNotFoundError(f"no ZeRO-{self.stage} checkpoint")
+                self.steps = int(client["steps"])
+        except (RuntimeError, FileNotFoundError, KeyError, ValueError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{folder} does not fit this network or ZeRO stage {self.stage} ({reason})"
+            ) from None
+
+
+def _settings(config: TrainingConfig) -> dict[str, Any]:
+    """DeepSpeed's settings: the engine concerns from the JSON, everything else from `config`."""
+    chosen: dict[str, Any] = {}
+    if config.deepspeed:
+        path = Path(config.deepspeed)
+        try:
+            chosen = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such DeepSpeed settings; see recipes/deepspeed") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not valid JSON ({error})") from None
+        if foreign := [key for key in _OURS if key in chosen]:
+            raise ValueError(
+                f"{path}: {foreign[0]!r} belongs into the recipe's [training], not here"
+            )
+    if config.dtype == "bf16":
+        chosen["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    if chosen.get("zero_optimization", {}).get("stage", 0) > 0:
+        chosen["gradient_clipping"] = config.clip
+        chosen["zero_allow_untested_optimizer"] = True
+        chosen["zero_force_ds_cpu_optimizer"] = False
+    return {
+        **chosen,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def _initialize(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    chosen: dict[str, Any],
+    where: torch.device,
+) -> Any:
+    """The DeepSpeed engine of one network."""
+    os.environ.setdefault("DS_ACCELERATOR", where.type)  # otherwise it looks around and warns
+    alone = "LOCAL_RANK" not in os.environ
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated torch calls inside DeepSpeed
+        import deepspeed
+        import deepspeed.ops
+
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        # It would look with a compiler for what can be compiled, then compile its own all-reduce
+        # in shared memory, for minutes. Everything here is done by torch.
+        deepspeed.ops.__compatible_ops__ = {}
+        ranks.start(where)
+        if alone:
+            os.environ["LOCAL_RANK"] = "0"
+        try:
+            return deepspeed.initialize(model=module, optimizer=optimizer, config=chosen)[0]
+        finally:
+            if alone:
+                del os.environ["LOCAL_RANK"]

@@ -1,0 +1,92 @@
+"""The processes of one training: one alone, or several under `deepspeed` or `torchrun`."""
+
+import atexit
+import os
+
+import torch
+import torch.distributed as dist
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+_control: "dist.ProcessGroup | None" = None
+
+
+def rank() -> int:
+    """The number of this process among all processes of the training, from 0."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes train together."""
+    return (
+        dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+    )
+
+
+def main_process() -> bool:
+    """Whether this process is the one that talks: progress, logs, finished files."""
+    return rank() == 0
+
+
+def device(name: str = "auto") -> torch.device:
+    """The device of this process: "auto" takes a GPU where there is one; others insist."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r}: say auto, cpu, cuda or cuda:N") from None
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r}: say auto, cpu, cuda or cuda:N")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {name!r}: no GPU that torch {torch.__version__} can use; say device=cpu"
+        )
+    if found.type == "cuda" and found.index is None:
+        found = torch.device("cuda", local)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {found}: this machine has {torch.cuda.device_count()} GPU(s)")
+    return found
+
+
+def start(where: torch.device) -> None:
+    """Join the processes of this training; alone, without a launcher, no port is opened."""
+    global _control
+    if dist.is_initialized():
+        return
+    backend = "gloo"
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+        backend = "nccl"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    if world() > 1 and backend != "gloo":
+        _control = dist.new_group(
+            backend="gloo"
+        )  # small talk between hosts must not wait for the GPU
+    atexit.register(_stop)
+
+
+def _stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def any_rank(*flags: bool) -> tuple[bool, ...]:
+    """For each flag, whether it is set in any process."""
+    if world() == 1:
+        return flags
+    box = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(box, dist.ReduceOp.MAX, group=_control)
+    return tuple(bool(flag) for flag in box.tolist())
+
+
+def share(text: str) -> str:
+    """What the main process says, in every process."""
+    if world() == 1:
+        return text
+    box: list[str] = [text]
+    dist.broadcast_object_list(box, src=0, group=_control)
+    return box[0]

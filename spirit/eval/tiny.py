@@ -1,0 +1,146 @@
+"""`spirit eval tiny`: what the bundled model must show, on sentences and settings never trained on.
+
+pocketsphinx is the independent ear. A word error rate is total errors over total words; intervals
+are 95 %, by bootstrap over utterances.
+"""
+
+import datetime
+import hashlib
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spirit import commit
+from spirit.data.corpus import Utterance, read_corpus
+from spirit.eval import answers
+from spirit.eval.answers import Prompt, Subject
+from spirit.eval.ledger import collect
+from spirit.eval.report import HUMAN, Part, Report, figures_of
+from spirit.pipeline import find
+
+PROMPTS = 100
+SHOWN = 10
+ROUNDS = 1
+"""Raised when the same model would be asked in another way: older results are then not taken."""
+VERSIONS = ("torch", "transformers", "pocketsphinx", "jiwer", "torchfcpe", "numpy")
+
+
+def evaluate_tiny(
+    model: str | Path,
+    data: Path,
+    out: Path,
+    *,
+    limit: int = 200,
+    prompts: int = PROMPTS,
+    device: str = "auto",
+    jobs: int = 2,
+) -> Report:
+    """Measure a model on held-out utterances; writes `figures.json` into `out`.
+
+    `data` is a corpus whose utterances were not trained on; `limit` of its synthetic ones are
+    taken, spread evenly over the voices, and all of the human voice. The answers are kept in `out`
+    one by one, so that an interrupted evaluation goes on; the recordings stay there to listen to.
+
+    Raises ValueError if the corpus is missing or too small to give a figure.
+    """
+    folder = find(model)
+    clips, human = choose(list(read_corpus(data)), limit)
+    weights, tokenizer = digest(folder), digest(_tokenizer(folder))
+    origin = f"{weights[:12]}-{tokenizer[:12]}-{ROUNDS}"
+    subject = Subject(folder.resolve(), device, out / "recordings")
+    subject.recordings.mkdir(parents=True, exist_ok=True)
+
+    def part(name: str, items: dict[str, Any], work: Any, *, origin: str = origin) -> Part:
+        return collect(out / f"{name}.jsonl", items, work, origin=origin, jobs=jobs, title=name)
+
+    spoken = {clip.id: clip for clip in clips}
+    everyone = {**spoken, **{clip.id: clip for clip in human}}
+    beginnings = {str(p.number): p for p in draw_prompts(clips, prompts)}
+    found = {
+        "original": part("original", everyone, answers.original, origin=f"ear-{ROUNDS}"),
+        "heard": part("heard", everyone, partial(answers.transcribed, subject=subject)),
+        "spoken": part("spoken", spoken, partial(answers.spoken, subject=subject)),
+        "resynthesis": part("resynthesis", spoken, partial(answers.resynthesized, subject=subject)),
+        "any": part("any", beginnings, partial(answers.continued, subject=subject)),
+    }
+    report = Report(
+        command=shlex.join(["spirit", *sys.argv[1:]]),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        device=_device(device),
+        versions={"python": platform.python_version(), **{n: version(n) for n in VERSIONS}},
+        model=str(model),
+        model_sha256=weights,
+        tokenizer_sha256=tokenizer,
+        data=str(data),
+        data_sha256=commit.sha256(data),
+        sentences=len(clips),
+        figures=figures_of(found),
+        answers=list(found["any"].values())[:SHOWN],
+    )
+    report.save(out / "figures.json")
+    return report
+
+
+def choose(corpus: Sequence[Utterance], limit: int) -> tuple[list[Utterance], list[Utterance]]:
+    """The synthetic utterances to measure, `limit` in all and evenly over voices, and the human's.
+
+    The order is by a hash of the id: it does not depend on how the corpus was made.
+    """
+    ordered = sorted(
+        (clip for clip in corpus if clip.text),
+        key=lambda clip: hashlib.sha256(clip.id.encode()).digest(),
+    )
+    human = [clip for clip in ordered if clip.speaker == HUMAN]
+    voices: dict[str, list[Utterance]] = {}
+    for clip in ordered:
+        if clip.speaker != HUMAN:
+            voices.setdefault(clip.speaker, []).append(clip)
+    turns = sorted((turn, name) for name, clips in voices.items() for turn in range(len(clips)))
+    return [voices[name][turn] for turn, name in turns[:limit]], human
+
+
+def draw_prompts(clips: Sequence[Utterance], count: int) -> list[Prompt]:
+    """Seeded beginnings of 2 words up to half of a sentence; even numbers written, odd spoken."""
+    long = [clip for clip in clips if len(clip.words) >= 4]
+    if not long:
+        raise ValueError("no utterance with four timed words to begin a prompt with")
+    prompts = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        clip = long[int(rng.integers(len(long)))]
+        words = int(rng.integers(2, len(clip.words) // 2 + 1))
+        prompts.append(Prompt(number, clip, words, spoken=number % 2 == 1))
+    return prompts
+
+
+def _tokenizer(folder: Path) -> Path:
+    import tomllib
+
+    card = tomllib.loads((folder / "spirit.toml").read_text(encoding="utf-8"))
+    return folder / str(card["tokenizer"])
+
+
+def digest(folder: Path) -> str:
+    """One hash over everything in a folder that a result can hang on."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".json", ".toml"):
+            digest.update(f"{path.relative_to(folder)} {commit.sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _device(name: str) -> str:
+    """The device in words, as a card names it."""
+    from spirit.engine import ranks
+
+    if ranks.device(name).type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()})"

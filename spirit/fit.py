@@ -1,0 +1,17 @@
+"""Training of the speech tokenizers, each with its config."""
+
+from spirit.fit_hubert import HubertFitConfig, HubertShape, fit_hubert
+from spirit.fit_prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
+from spirit.fit_units import UnitsFitConfig, fit_units
+
+__all__ = [
+    "HubertFitConfig",
+    "HubertShape",
+    "PitchConfig",
+    "StyleConfig",
+    "UnitsFitConfig",
+    "fit_hubert",
+    "fit_pitch",
+    "fit_style",
+    "fit_units",
+]

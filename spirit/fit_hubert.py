@@ -1,0 +1,165 @@
+"""Training of HuBERT by masked prediction, one iteration at a time."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from spirit import commit
+from spirit.config import dump
+from spirit.data.corpus import read_corpus
+from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, train, world
+from spirit.speech.augment import augment
+from spirit.speech.crops import Crops
+from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert
+from spirit.speech.listen import Listener, Wave, draw, features, load_waves
+from spirit.speech.prediction import MaskedPrediction, draw_mask
+from spirit.speech.quantizer import KMeans
+from spirit.units import SAMPLE_RATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubertShape:
+    """The sizes of a HuBERT; the product of the strides is its hop in samples."""
+
+    hidden: int = 256
+    """Channels of the transformer."""
+    layers: int = 4
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads."""
+    ffn: int = 1_024
+    """Channels inside a feed-forward block."""
+    conv_dim: tuple[int, ...] = (256, 256, 256)
+    """Channels of the convolutions over the wave."""
+    conv_kernel: tuple[int, ...] = (400, 4, 4)
+    """Their widths, in samples of their own input."""
+    conv_stride: tuple[int, ...] = (160, 2, 2)
+    """Their steps."""
+    position_kernel: int = 16
+    """Width of the convolution that tells positions, in frames."""
+    position_groups: int = 16
+    """Groups of that convolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubertFitConfig:
+    """One iteration of HuBERT (Hsu et al. 2021)."""
+
+    corpus: Path
+    """A JSONL manifest or a folder of recordings."""
+    out: Path
+    """The folder for `hubert.safetensors`, `hubert.json`, logs and state."""
+    training: TrainingConfig
+    """Steps, learning rate and the rest."""
+    network: HubertShape = HubertShape()
+    """Sizes."""
+    teacher: Path | None = None
+    """The folder of the iteration before, whose features are clustered into targets; none: MFCC."""
+    teacher_layer: int = 0
+    """Which of its layers; 0 is the last."""
+    clusters: int = 100
+    """How many clusters the targets have."""
+    cluster_seconds: float = 3_600.0
+    """How much speech the clusters are fitted to."""
+    frames: int = 50
+    """Length of a training crop, in frames."""
+    batch: int = 32
+    """Crops in a step of one process."""
+    mask_start: float = 0.12
+    """Probability that a frame begins a masked span."""
+    mask_span: int = 5
+    """Length of a masked span, in frames."""
+    seen: float = 1.0
+    """Weight of the loss on frames that are not masked; it teaches the convolutions early."""
+    degraded: float = 0.5
+    """Share of the crops that get noise and a limited band; targets come from clean speech."""
+
+
+def fit_hubert(config: HubertFitConfig) -> None:
+    """Train a HuBERT from nothing into `config.out`; can be stopped, and then goes on."""
+    out, training = config.out, config.training
+    if (out / SHAPE).is_file() and finished(out, training):
+        return
+    torch.manual_seed(training.seed)
+    hubert = Hubert.new(**dataclasses.asdict(config.network))
+    engine = Engine(MaskedPrediction(hubert, config.clusters), training)
+    waves = load_waves(list(read_corpus(config.corpus)))
+    crops = Crops(
+        waves,
+        _targets(config, waves, hubert.hop, engine.device),
+        hop=hubert.hop,
+        frames=config.frames,
+        batch=config.batch,
+        seed=training.seed,
+        rank=rank(),
+        world=world(),
+    )
+
+    def step(number: int) -> dict[str, float | Tensor]:
+        wave, targets, rng = crops.draw(number)
+        sound = augment(torch.from_numpy(wave), rng, config.degraded)
+        masked = draw_mask(
+            config.batch, config.frames, rng, start=config.mask_start, span=config.mask_span
+        )
+        parts = (hubert.widen(sound), torch.from_numpy(masked), torch.from_numpy(targets))
+        metrics = engine(*(part.to(engine.device) for part in parts), seen=config.seen)
+        return {
+            **metrics,
+            **engine.update(metrics["loss"]),
+            "seconds": wave.size * world() / SAMPLE_RATE,
+        }
+
+    train(step, {"hubert": engine}, training, out, unit="seconds")
+    if main_process():
+        commit.text(out / "recipe.toml", dump(config))
+        hubert.save(out)
+
+
+def _targets(
+    config: HubertFitConfig, waves: Sequence[Wave], hop: int, where: torch.device
+) -> list[np.ndarray]:
+    """The cluster of every frame of the clean recordings; made once, by the main process."""
+    path = config.out / "targets.safetensors"
+    source = commit.sha256(config.teacher / WEIGHTS) if config.teacher else "mfcc"
+    made = [
+        source,
+        config.teacher_layer,
+        config.clusters,
+        config.cluster_seconds,
+        [len(w) for w in waves],
+    ]
+    seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
+    if main_process() and not _sealed(path, seal):
+        teacher = Hubert.load(config.teacher).to(where) if config.teacher else None
+        if teacher is not None and config.teacher_layer:
+            teacher = teacher.cut(config.teacher_layer).to(where)
+        listener = Listener(teacher, hop, bf16=config.training.dtype == "bf16")
+        seed = config.training.seed
+        some = [waves[i] for i in draw([len(w) for w in waves], config.cluster_seconds, seed)]
+        clusters = KMeans.fit(
+            np.concatenate(listener(some, features)), config.clusters, seed=seed
+        ).to(where)
+        labels = listener(waves, lambda rows: clusters.units(rows).astype(np.int16))
+        table = {"labels": np.concatenate(labels), "counts": np.array([len(row) for row in labels])}
+        with commit.file(path) as partial:
+            save_file(table, partial, metadata={"seal": seal})
+    ranks.share("the targets are there")
+    table = load_file(path)
+    return np.split(table["labels"], np.cumsum(table["counts"])[:-1])
+
+
+def _sealed(path: Path, seal: str) -> bool:
+    """Whether a file is there and belongs to this run."""
+    if not path.is_file():
+        return False
+    with safe_open(path, "numpy") as table:
+        return bool(table.metadata().get("seal") == seal)

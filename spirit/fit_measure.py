@@ -1,0 +1,84 @@
+"""What trainings on a corpus share: utterances drawn, measurements kept, figures written down."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from spirit import commit
+from spirit.data.corpus import Utterance, read_corpus
+from spirit.engine import TrainingConfig, finished, main_process
+
+PART = 100
+"""Utterances whose measurements are written together: what an interruption can cost."""
+
+
+def draw_utterances(corpus: Path, hours: float, seed: int) -> list[Utterance]:
+    """Utterances in random order, up to so many hours."""
+    utterances = list(read_corpus(corpus))
+    order = np.random.default_rng(seed).permutation(len(utterances))
+    lengths = np.cumsum([utterances[i].seconds or 0.0 for i in order])
+    count = 1 + int(np.searchsorted(lengths, hours * 3600))
+    return [utterances[i] for i in order[:count]]
+
+
+def measure(
+    utterances: Sequence[Utterance],
+    folder: Path,
+    key: str,
+    listen: Callable[[Utterance], Float[np.ndarray, "_ values"]],
+) -> list[Float[np.ndarray, "_ values"]]:
+    """What `listen` says of every utterance, kept in `folder` part by part for the next time."""
+    measured: list[np.ndarray] = []
+    parts = range(0, len(utterances), PART)
+    for start in tqdm(parts, desc=folder.name, unit=f"x{PART}", disable=not main_process()):
+        some = utterances[start : start + PART]
+        path = folder / f"part-{start // PART:05d}.npz"
+        seal = _seal(key, some)
+        if (kept := _kept(path, seal)) is None:
+            kept = [listen(utterance) for utterance in some]
+            with commit.file(path) as partial, partial.open("wb") as stream:
+                lengths = np.array([len(rows) for rows in kept])
+                np.savez(stream, rows=np.concatenate(kept), lengths=lengths, seal=np.array(seal))
+        measured += kept
+    return measured
+
+
+def _seal(key: str, utterances: Sequence[Utterance]) -> str:
+    """What measurements belong to: how they were made and which files they are of."""
+    files = [(u.id, u.audio.stat().st_size if u.audio.is_file() else -1) for u in utterances]
+    return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()
+
+
+def _kept(path: Path, seal: str) -> list[np.ndarray] | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as table:
+        if str(table["seal"]) != seal:  # of another corpus or another network
+            return None
+        return np.split(table["rows"], np.cumsum(table["lengths"])[:-1])
+
+
+def read_report(out: Path, config: Any, training: TrainingConfig) -> dict[str, float] | None:
+    """The figures of a run with this very config that is done."""
+    path = out / "report.json"
+    if not path.is_file() or not finished(out, training):
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    figures: dict[str, float] = kept["figures"]
+    return figures if kept["config"] == _plain(config) else None
+
+
+def write_report(out: Path, config: Any, figures: dict[str, float]) -> None:
+    """Write report.json: the figures and the config that they belong to."""
+    commit.json_file(out / "report.json", {"figures": figures, "config": _plain(config)})
+
+
+def _plain(config: Any) -> Any:
+    return json.loads(json.dumps(asdict(config), default=str))

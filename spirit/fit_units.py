@@ -1,0 +1,181 @@
+"""Units: k-means on a layer of HuBERT, with figures that say what they are worth."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from spirit import commit
+from spirit.data.corpus import Utterance, read_corpus
+from spirit.engine import device
+from spirit.speech.hubert import Hubert
+from spirit.speech.listen import Listener, Wave, features, load_waves
+from spirit.speech.purity import bitrate, information, joint_counts, phone_labels, purity
+from spirit.speech.quantizer import KMeans
+from spirit.units import SAMPLE_RATE
+
+REPORT = "units.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsFitConfig:
+    """K-means units on a layer of a HuBERT."""
+
+    corpus: Path
+    """A JSONL manifest or a folder of recordings; phones, where it knows them, judge the units."""
+    out: Path
+    """The folder for the units, their HuBERT (without the layers above) and the report."""
+    hubert: Path
+    """The folder of a fitted HuBERT."""
+    layer: int = 0
+    """The layer to cluster; 0 takes the one that tells most about phones (or else the last)."""
+    units: int = 200
+    """How many units."""
+    seconds: float = 5_400.0
+    """How much speech to cluster."""
+    report_seconds: float = 900.0
+    """How much other speech to measure on."""
+    seed: int = 0
+    """Which speech is taken, and where k-means begins."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads of torch and faiss; 0 leaves their own choice."""
+
+
+def fit_units(config: UnitsFitConfig) -> dict[str, float]:
+    """Cluster a layer of a HuBERT into `config.out`: units, HuBERT up to that layer, `units.json`.
+
+    The folder appears whole; with the same config it is not made again. Gives the figures, from
+    other recordings than those clustered: `pnmi` and `phone_purity`, beside `mfcc_pnmi` of as many
+    clusters of MFCC (where the corpus knows its phones); `speaker`, how much units tell about the
+    speaker (0 to 1); `used`, the share of the units that occur; `bitrate` without repetitions.
+    """
+    path = config.out / REPORT
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["config"] == _plain(config):
+            done: dict[str, float] = kept["figures"]
+            return done
+    where = device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    hubert = Hubert.load(config.hubert).to(where)
+    heard, control = _divide(config, hubert.hop)
+    by_layer = _by_layer(hubert, heard, control, config)
+    best = max(by_layer, key=lambda number: by_layer[number], default=hubert.layer)
+    network = hubert.cut(config.layer or best).to(where)
+    quantizer, figures = _cluster(Listener(network, hubert.hop), heard, control, config)
+    if control.knows_phones:
+        figures["mfcc_pnmi"] = _cluster(Listener(None, hubert.hop), heard, control, config)[1][
+            "pnmi"
+        ]
+    report = {
+        "figures": figures,
+        "layer": network.layer,
+        "pnmi_by_layer": {str(number): value for number, value in by_layer.items()},
+        "config": _plain(config),
+    }
+    with commit.folder(config.out) as partial:
+        network.save(partial)
+        quantizer.save(partial / "units.safetensors")
+        commit.json_file(partial / REPORT, report)
+    return figures
+
+
+@dataclass(frozen=True)
+class Control:
+    """Recordings apart, to measure on, and what the corpus knows of their frames (-1: nothing)."""
+
+    waves: Sequence[Wave]
+    phones: Int[np.ndarray, " frames"]
+    speakers: Int[np.ndarray, " frames"]
+    seconds: float
+
+    @classmethod
+    def build(cls, utterances: Sequence[Utterance], waves: Sequence[Wave], hop: int) -> "Control":
+        """Label the middle of every frame."""
+        names: dict[str, int] = {}
+        voices: dict[str, int] = {}
+        phones, speakers = [], []
+        for utterance, wave in zip(utterances, waves, strict=True):
+            frames = max(1, len(wave) // hop)
+            phones.append(phone_labels(utterance.phones, names, frames, hop))
+            voice = voices.setdefault(utterance.speaker, len(voices))
+            speakers.append(np.full(frames, voice, np.int32))
+        seconds = sum(len(wave) for wave in waves) / SAMPLE_RATE
+        return cls(waves, np.concatenate(phones), np.concatenate(speakers), seconds)
+
+    @property
+    def knows_phones(self) -> bool:
+        """Whether the corpus says which phone is spoken when."""
+        return bool((self.phones >= 0).any())
+
+
+def _divide(config: UnitsFitConfig, hop: int) -> tuple[list[Wave], Control]:
+    """Recordings to cluster, and others to measure on (at most a fifth), drawn at random."""
+    utterances = list(read_corpus(config.corpus))
+    order = np.random.default_rng(config.seed).permutation(len(utterances))
+    drawn = [utterances[i] for i in order]
+    few = max(1, len(drawn) // 5)
+    apart = _read(drawn[:few], config.report_seconds)
+    return _read(drawn[few:] or drawn, config.seconds), Control.build(
+        drawn[: len(apart)], apart, hop
+    )
+
+
+def _read(utterances: Sequence[Utterance], seconds: float) -> list[Wave]:
+    waves: list[Wave] = []
+    left = seconds * SAMPLE_RATE
+    for utterance in utterances:
+        if left <= 0:
+            break
+        waves += load_waves([utterance])
+        left -= len(waves[-1])
+    return waves
+
+
+def _by_layer(
+    hubert: Hubert, heard: Sequence[Wave], control: Control, config: UnitsFitConfig
+) -> dict[int, float]:
+    """PNMI of every layer, from a part of the speech; empty where there is no choice."""
+    if config.layer or not control.knows_phones:
+        return {}
+    part = heard[: max(1, len(heard) // 4)]
+    return {
+        layer: _cluster(
+            Listener(hubert.cut(layer).to(device(config.device)), hubert.hop), part, control, config
+        )[1]["pnmi"]
+        for layer in range(1, hubert.network.config.num_hidden_layers + 1)
+    }
+
+
+def _cluster(
+    listener: Listener, heard: Sequence[Wave], control: Control, config: UnitsFitConfig
+) -> tuple[KMeans, dict[str, float]]:
+    quantizer = KMeans.fit(
+        np.concatenate(listener(heard, features)), config.units, seed=config.seed
+    )
+    quantizer = quantizer.to(device(config.device))
+    rows = listener(control.waves, quantizer.units)
+    units = np.concatenate(rows)
+    figures = {
+        "used": len(np.unique(units)) / len(quantizer),
+        "bitrate": bitrate(rows, control.seconds),
+        "speaker": information(joint_counts(units, control.speakers)),
+    }
+    if control.knows_phones:
+        table = joint_counts(units, control.phones)
+        figures |= {"pnmi": information(table), "phone_purity": purity(table)}
+    return quantizer, figures
+
+
+def _plain(config: UnitsFitConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return plain

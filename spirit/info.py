@@ -1,0 +1,134 @@
+"""What a path holds, in a few facts: a recording, a tokenizer, a model, unit shards, a training."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+Facts = dict[str, Any]
+
+
+def describe(path: Path) -> Facts:
+    """Facts by name, in the order to print them; nothing large is read.
+
+    Raises ValueError for a path that is none of the things this project makes or hears.
+    """
+    if path.is_file():
+        return _recording(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; check the path")
+    for sign, facts in (
+        ("tokenizer.toml", _tokenizer),
+        ("spirit.toml", _model),
+        ("manifest.json", _shards),
+        ("state", _training),
+    ):
+        if (path / sign).exists():
+            return facts(path)
+    raise ValueError(
+        f"{path}: neither a tokenizer (tokenizer.toml), a model (spirit.toml), unit shards "
+        "(manifest.json) nor a training (state/); name one of these or a recording"
+    )
+
+
+def _recording(path: Path) -> Facts:
+    from spirit.audio import describe_audio
+
+    return {"kind": "recording", **describe_audio(path)}
+
+
+def _tokenizer(path: Path) -> Facts:
+    card = _toml(path / "tokenizer.toml")
+    return {
+        "kind": "tokenizer",
+        **{key: value for key, value in card.items() if not isinstance(value, dict)},
+        **_vocabulary(_json(path / "vocab.json")),
+        **_weights(path),
+    }
+
+
+def _model(path: Path) -> Facts:
+    card, config = _toml(path / "spirit.toml"), _json(path / "config.json")
+    facts = {
+        "kind": "model",
+        **{key: value for key, value in card.items() if not isinstance(value, dict)},
+        "layers": config.get("num_hidden_layers"),
+        "width": config.get("hidden_size"),
+        "context_tokens": config.get("max_position_embeddings"),
+        **_vocabulary(_json(path / "vocab.json")),
+        **_weights(path),
+    }
+    vocoder = path / "vocoder"
+    if vocoder.is_dir():
+        facts |= {f"vocoder_{key}": value for key, value in _weights(vocoder).items()}
+        facts["speakers"] = _json(vocoder / "config.json").get("speakers")
+    return facts
+
+
+def _shards(path: Path) -> Facts:
+    manifest = _json(path / "manifest.json")
+    keys = ("format", "tokenizer", "fingerprint", "rows", "rejected", "hours", "units")
+    return {
+        "kind": "unit shards",
+        **{key: manifest[key] for key in keys if key in manifest},
+        "parts": len(manifest.get("parts", ())),
+    }
+
+
+def _training(path: Path) -> Facts:
+    steps = sorted(folder.name for folder in (path / "state").glob("step-*"))
+    recipes = sorted(file.name for file in path.glob("*.toml"))
+    return {
+        "kind": "training",
+        "checkpoints": steps,
+        "step": int(steps[-1].removeprefix("step-")) if steps else 0,
+        "recipes": recipes,
+    }
+
+
+def _vocabulary(manifest: Facts) -> Facts:
+    units = manifest.get("units", {})
+    return {
+        "tokens": manifest.get("size"),
+        "text_tokens": manifest.get("text_tokens"),
+        "units": {kind: block.get("count") for kind, block in units.items()},
+        "vocabulary": manifest.get("fingerprint"),
+    }
+
+
+def _weights(folder: Path) -> Facts:
+    files = sorted(folder.glob("*.safetensors"))
+    return {
+        "parameters": sum(size for file in files for size in _sizes(file)),
+        "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
+    }
+
+
+def _sizes(file: Path) -> Iterator[int]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                yield prod(tensors.get_slice(name).get_shape())
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not safetensors ({error}); copy it again") from None
+
+
+def _json(path: Path) -> Facts:
+    try:
+        facts: Facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; the folder is not complete") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); restore the file") from None
+    return facts
+
+
+def _toml(path: Path) -> Facts:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not TOML ({error}); restore the file") from None

@@ -1,0 +1,1 @@
+"""The language model over text and units: the network, its training, sampling from it."""

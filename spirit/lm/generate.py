@@ -1,0 +1,121 @@
+"""Sampling from a language model: ids in, ids out, one at a time, never one that is not allowed."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+def generate(
+    model: PreTrainedModel,
+    ids: Int[np.ndarray, " tokens"],
+    allowed: Bool[Tensor, " vocab"],
+    *,
+    max_new: int,
+    min_new: int = 0,
+    eos: int | None = None,
+    stop: Callable[[Sequence[int]], bool] | None = None,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Yield at most `max_new` ids that follow the prompt `ids`, until `eos` (left out) or `stop`.
+
+    Only ids marked in `allowed` can come, and `eos` not among the first `min_new`. Temperature 0
+    takes the most probable id; `top_k` 0 and `top_p` 1 leave the distribution whole. The randomness
+    is this call's own: equal seeds give equal answers. Raises ValueError for settings out of range
+    and for a prompt that leaves no room in the model's context.
+    """
+    _check(model, ids, allowed, temperature, top_p, top_k)
+    room = int(model.config.max_position_embeddings) - len(ids)
+    rng = torch.Generator().manual_seed(seed)
+    cache = DynamicCache(config=model.config)
+    going_on = allowed.clone()
+    if eos is not None:
+        going_on[eos] = False
+    fresh = torch.as_tensor(ids, dtype=torch.long, device=model.device)[None]
+    answer: list[int] = []
+    while len(answer) < min(max_new, room):
+        logits = _next_logits(model, fresh, cache)
+        may_come = allowed if len(answer) >= min_new else going_on
+        drawn = draw(logits, may_come, temperature=temperature, top_p=top_p, top_k=top_k, rng=rng)
+        fresh = drawn.to(model.device)[:, None]
+        new = int(drawn)
+        if new == eos:
+            return
+        answer.append(new)
+        yield new
+        if stop is not None and stop(answer):
+            return
+
+
+def _check(
+    model: PreTrainedModel,
+    ids: Int[np.ndarray, " tokens"],
+    allowed: Bool[Tensor, " vocab"],
+    temperature: float,
+    top_p: float,
+    top_k: int,
+) -> None:
+    if not temperature >= 0:
+        raise ValueError(f"temperature {temperature} must be 0 (the likeliest) or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top-p {top_p} must be above 0 and at most 1")
+    if top_k < 0:
+        raise ValueError(f"top-k {top_k} must be 0 (no limit) or more")
+    if not len(ids):
+        raise ValueError("the prompt holds no token; begin it with BOS")
+    if not allowed.any():
+        raise ValueError("no token is allowed, so nothing can be generated")
+    if len(ids) >= (positions := int(model.config.max_position_embeddings)):
+        raise ValueError(
+            f"the prompt is {len(ids)} tokens but the model reads at most {positions}; shorten it"
+        )
+
+
+@torch.inference_mode()
+def _next_logits(
+    model: PreTrainedModel, fresh: Int[Tensor, "batch tokens"], cache: DynamicCache
+) -> Float[Tensor, "batch vocab"]:
+    """Read the ids not yet in the cache and say what may follow, as float32 on the CPU."""
+    output = model(input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    logits: Tensor = output.logits[:, -1].float().cpu()
+    return logits
+
+
+def draw(
+    logits: Float[Tensor, "batch vocab"],
+    allowed: Bool[Tensor, " vocab"],
+    *,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    rng: torch.Generator,
+) -> Int[Tensor, " batch"]:
+    """Draw one allowed id per row, from the nucleus of mass `top_p` (Holtzman et al. 2020).
+
+    At most the `top_k` likeliest take part, if it is not 0. Drawn by inverting the cumulative
+    distribution over the kept ids alone, so that a banned id cannot come out by rounding. The draw
+    is on the CPU: the same seed means the same on every device.
+    """
+    candidates = allowed.cpu().nonzero()[:, 0]
+    scores = logits[:, candidates].double()
+    if not scores.isfinite().all():
+        raise ValueError("the model's scores are NaN or infinite; its weights are damaged")
+    if temperature == 0:
+        return candidates[scores.argmax(-1)]
+    mass, order = (scores / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    before = mass.cumsum(-1) - mass
+    kept = before < top_p  # the first always is
+    if top_k:
+        kept[:, top_k:] = False
+    mass = mass * kept
+    cumulative = mass.cumsum(-1)
+    point = torch.rand(len(mass), 1, generator=rng, dtype=torch.float64) * cumulative[:, -1:]
+    last = kept.sum(-1, keepdim=True) - 1
+    rank = torch.searchsorted(cumulative, point, right=True).clamp(max=last)
+    return candidates[order.gather(-1, rank)[:, 0]]

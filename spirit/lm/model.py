@@ -1,0 +1,158 @@
+"""The language model: a Llama over text and units, in Hugging Face's format with `vocab.json`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from spirit.vocab import Vocab
+
+
+def new_llama(
+    vocab_size: int,
+    hidden: int,
+    layers: int,
+    heads: int,
+    ffn: int,
+    *,
+    positions: int = 2_048,
+    rope_theta: float = 10_000.0,
+    kv_heads: int | None = None,
+    tied: bool = True,
+    dropout: float = 0.0,
+) -> LlamaForCausalLM:
+    """A Llama with fresh weights; `tied` shares the embedding with the output layer."""
+    if hidden % heads or (hidden // heads) % 2:
+        raise ValueError(f"hidden {hidden} must be an even multiple of the number of heads {heads}")
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        intermediate_size=ffn,
+        max_position_embeddings=positions,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+        tie_word_embeddings=tied,
+        attention_dropout=dropout,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def save(
+    folder: Path,
+    model: LlamaForCausalLM,
+    vocab: Vocab,
+    *,
+    weights: dict[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write the model as Hugging Face's `from_pretrained` reads it, with `vocab.json` beside it.
+
+    `weights` are taken in place of the model's own (where the processes of a training share them).
+    """
+    _check_size(model, vocab, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for config in (model.config, model.generation_config):
+        config.bos_token_id, config.eos_token_id = vocab.bos, vocab.eos
+    state = {key: value.to("cpu", dtype) for key, value in (weights or model.state_dict()).items()}
+    before, model.config.dtype = model.config.dtype, dtype
+    with _quiet():
+        model.save_pretrained(folder, state_dict=state)
+    model.config.dtype = before
+    vocab.save(folder / "vocab.json")
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[LlamaForCausalLM, Vocab]:
+    """Read what `save` wrote.
+
+    Raises ValueError, one line, where a file is missing, damaged, or does not fit the vocabulary.
+    """
+    folder = Path(folder)
+    model = read(folder, dtype)
+    vocab = Vocab.load(folder / "vocab.json")
+    _check_size(model, vocab, folder)
+    return model, vocab
+
+
+def read(folder: Path, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    """Read a Llama in Hugging Face's format that knows nothing of units.
+
+    Raises ValueError, one line, where a file is missing or damaged.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such model folder")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder / 'config.json'} is missing; the model folder is not complete")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} has no .safetensors weights; the model folder is not complete")
+    try:
+        with _quiet():
+            model, report = LlamaForCausalLM.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+    except Exception as error:  # safetensors and transformers raise a dozen types for a bad file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{folder} does not hold a readable Llama ({reason})") from None
+    if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
+        raise ValueError(f"{folder}: the weights do not fit config.json ({wrong[0]} and others)")
+    assert isinstance(model, LlamaForCausalLM)
+    return model.eval()
+
+
+def widen(model: LlamaForCausalLM, vocab: Vocab, *, seed: int = 0) -> None:
+    """Give a text model rows for units and markers; what it says about old ids stays the same.
+
+    New rows are drawn around the mean of the old ones, with a small share of their covariance
+    (Hewitt, "Initializing new word embeddings for pretrained language models", 2021), so that no
+    new id is likelier than the old ones at the start. Widen before ZeRO-3 spreads the weights.
+    """
+    old = model.get_input_embeddings().weight.shape[0]
+    if vocab.size < old:
+        raise ValueError(f"the model has {old} rows, more than the vocabulary's {vocab.size}")
+    tied = model.config.tie_word_embeddings
+    model.resize_token_embeddings(vocab.size, mean_resizing=False)
+    tables = [model.get_input_embeddings()]
+    tables += [] if tied else [model.get_output_embeddings()]
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for table in tables:
+            table.weight[old:] = _around(table.weight[:old], vocab.size - old, rng)
+
+
+def _around(
+    rows: Float[Tensor, "vocab channels"], count: int, rng: torch.Generator
+) -> Float[Tensor, "new channels"]:
+    known = rows.float().cpu()
+    mean = known.mean(0)
+    # Mixtures of centered rows have exactly their covariance; no matrix is decomposed.
+    mixture = torch.randn(count, len(known), generator=rng) * (1e-5 / len(known)) ** 0.5
+    new: Tensor = mean + mixture @ (known - mean)
+    return new.to(rows)
+
+
+def _check_size(model: LlamaForCausalLM, vocab: Vocab, folder: Path) -> None:
+    if model.config.vocab_size != vocab.size:
+        raise ValueError(
+            f"{folder}: the model has {model.config.vocab_size} rows but its vocabulary "
+            f"{vocab.size}; they do not belong together"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of transformers: files of one model are no long work."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,238 @@
+"""Training of the language model: recipe in, model folder out."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from spirit import commit
+from spirit.codec import Codec, HFText
+from spirit.config import dump
+from spirit.data.loader import MixtureConfig, Rows
+from spirit.data.shards import read_manifest
+from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, world
+from spirit.engine import train as run
+from spirit.lm import model as llama
+from spirit.lm import packed
+from spirit.vocab import Vocab
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeConfig:
+    """The shape of a new Llama."""
+
+    hidden: int = 256
+    """Channels between layers."""
+    layers: int = 6
+    heads: int = 4
+    ffn: int = 704
+    """Channels inside the feed-forward part."""
+    positions: int = 2_048
+    """The longest sequence it is meant for."""
+    rope_theta: float = 10_000.0
+    tied: bool = True
+    """Whether input and output share one table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMRecipe:
+    """Everything that makes a language model: tokenizer, data, shape, training."""
+
+    tokenizer: Path
+    """Folder with `text.json` and `vocab.json`; the shards were made with it."""
+    out: Path
+    """Folder for the model (`model`), logs (`logs`) and checkpoints (`state`)."""
+    mixture: MixtureConfig
+    training: TrainingConfig
+    init: Path | None = None
+    """A text model in Hugging Face's format to start from, widened; none: a new one of `size`."""
+    size: SizeConfig = field(default_factory=SizeConfig)
+    heldout: tuple[Path, ...] = ()
+    """Shards that are never trained, to measure the loss on."""
+    measure_every: int = 500
+    """Steps between two measurements on `heldout`."""
+    dtype: str = "bf16"
+    """Of the finished weights on disk: bf16 or fp32."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("bf16", "fp32"):
+            raise ValueError(f"dtype must be bf16 or fp32, not {self.dtype!r}")
+        if self.measure_every < 1:
+            raise ValueError(f"measure_every must be at least 1, not {self.measure_every}")
+
+
+class Learner(nn.Module):
+    """A language model that says how badly it knew each next token of packed documents."""
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+        model.set_attn_implementation("documents")
+
+    def forward(self, batch: packed.Packed) -> Float[Tensor, " labels"]:
+        """The loss of each label, in nats."""
+        hidden = self.model.model(
+            input_ids=batch.ids[None],
+            position_ids=batch.positions[None],
+            use_cache=False,
+            groups=batch.groups,
+        ).last_hidden_state[0]
+        # Only what is learned goes through the head: padding and prompts cost nothing there.
+        logits = self.model.lm_head(hidden[batch.asked])
+        return F.cross_entropy(logits.float(), batch.labels, reduction="none")
+
+
+class Modalities:
+    """Which modality a label is of, to report each one's loss."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        self.names = ("text", *(kind.key for kind in vocab.kinds))
+        self._of = torch.zeros(vocab.size, dtype=torch.long)
+        for place, kind in enumerate(vocab.kinds, start=1):
+            first, count = vocab.blocks[kind]
+            self._of[first : first + count] = place
+
+    def losses(
+        self, losses: Float[Tensor, " labels"], labels: Int[Tensor, " labels"]
+    ) -> dict[str, Tensor]:
+        """The mean loss of each modality; not a number where it has no label."""
+        of = self._of.to(labels.device)[labels]
+        total = torch.zeros(len(self.names), device=losses.device).index_add(0, of, losses.detach())
+        count = torch.zeros_like(total).index_add(0, of, torch.ones_like(losses))
+        return dict(zip(self.names, total / count, strict=True))
+
+
+def train(recipe: LMRecipe) -> Path:
+    """Train, and write the model folder `recipe.out / "model"`, which is returned.
+
+    Interrupted, it goes on where it was; finished, it does nothing again.
+    """
+    target = recipe.out / "model"
+    if finished(recipe.out, recipe.training) and (target / "model.safetensors").is_file():
+        return target
+    tokenizer = _fingerprint(recipe)
+    vocab = Vocab.load(recipe.tokenizer / "vocab.json")
+    codec = Codec(HFText.load(recipe.tokenizer / "text.json"), vocab)
+    rows = Rows(recipe.mixture, codec, rank=rank(), ranks=world())
+    heldout = _heldout(recipe, codec)
+    torch.manual_seed(recipe.training.seed)
+    engine = Engine(Learner(_begin(recipe, vocab)), recipe.training)
+    modalities = Modalities(vocab)
+
+    def step(number: int) -> Mapping[str, float | Tensor]:
+        batch = next(rows)
+        docs = packed.lay_out(batch["ids"], batch["document"], batch["labels"]).to(engine.device)
+        losses = engine(docs)
+        loss = losses.mean()
+        metrics: dict[str, float | Tensor] = {
+            "loss": loss.detach(),
+            "tokens": float((batch["document"] >= 0).sum()) * world(),
+            **modalities.losses(losses, docs.labels),
+            **engine.update(loss),
+        }
+        if (number + 1) % recipe.measure_every == 0 or number + 1 == recipe.training.steps:
+            metrics |= _measure(engine, heldout, modalities)
+        return metrics
+
+    run(step, {"lm": engine}, recipe.training, recipe.out, state={"rows": rows}, unit="tokens")
+    _write(recipe, engine, vocab, tokenizer, target)
+    return target
+
+
+def _fingerprint(recipe: LMRecipe) -> str:
+    """Of the tokenizer that made all the shards. Raises ValueError if it is not the recipe's.
+
+    Two tokenizers may have one vocabulary and mean different sounds by the same unit.
+    """
+    path = recipe.tokenizer / "tokenizer.toml"
+    try:
+        wanted = str(tomllib.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        raise ValueError(f"{path} is missing or damaged; give a tokenizer folder") from None
+    for folder in (*recipe.mixture.shards, *recipe.heldout):
+        found = read_manifest(folder)["tokenizer"]["fingerprint"]
+        if found != wanted:
+            raise ValueError(
+                f"{folder} was made by the tokenizer {found}, but {recipe.tokenizer} is {wanted}; "
+                f"run `spirit tokenize` again with --tokenizer {recipe.tokenizer}"
+            )
+    return wanted
+
+
+def _begin(recipe: LMRecipe, vocab: Vocab) -> LlamaForCausalLM:
+    size = recipe.size
+    if recipe.init is None:
+        return llama.new_llama(
+            vocab.size,
+            size.hidden,
+            size.layers,
+            size.heads,
+            size.ffn,
+            positions=size.positions,
+            rope_theta=size.rope_theta,
+            tied=size.tied,
+        )
+    model = llama.read(recipe.init)
+    llama.widen(model, vocab, seed=recipe.training.seed)
+    return model
+
+
+def _heldout(recipe: LMRecipe, codec: Codec) -> dict[str, packed.Packed]:
+    """A few rows of every kind of document that training never sees, the same at every call."""
+    batches: dict[str, packed.Packed] = {}
+    if not recipe.heldout:
+        return batches
+    mixture = replace(recipe.mixture, shards=recipe.heldout, texts=(), own_texts=True)
+    for source in mixture.weights:
+        alone = replace(
+            mixture,
+            rows=8 * world(),
+            interleaved=float(source == "interleaved"),
+            speech=float(source == "speech"),
+            text=float(source == "text"),
+            transcribe=float(source == "transcribe"),
+            speak=float(source == "speak"),
+        )
+        batch = next(Rows(alone, codec, rank=rank(), ranks=world()))
+        batches[source] = packed.lay_out(batch["ids"], batch["document"], batch["labels"])
+    return batches
+
+
+@torch.no_grad()
+def _measure(
+    engine: Engine, heldout: Mapping[str, packed.Packed], modalities: Modalities
+) -> dict[str, Tensor]:
+    """Losses on held-out documents, as "heldout/transcribe/text" and so on."""
+    engine.module.eval()
+    found: dict[str, Tensor] = {}
+    for source, batch in heldout.items():
+        docs = batch.to(engine.device)
+        losses = modalities.losses(engine(docs), docs.labels)
+        found |= {f"heldout/{source}/{name}": value for name, value in losses.items()}
+    engine.module.train()
+    return found
+
+
+def _write(recipe: LMRecipe, engine: Engine, vocab: Vocab, tokenizer: str, target: Path) -> None:
+    weights = engine.weights()
+    if not main_process():
+        return
+    model = engine.module.model
+    own = {key.removeprefix("model."): value for key, value in weights.items()}
+    dtype = torch.bfloat16 if recipe.dtype == "bf16" else torch.float32
+    with commit.folder(target) as partial:
+        llama.save(partial, model, vocab, weights=own, dtype=dtype)
+        where = os.path.relpath(recipe.tokenizer, target)
+        commit.text(
+            partial / "spirit.toml",
+            f'tokenizer = "{where}"\nfingerprint = "{tokenizer}"\n'
+            f'vocabulary = "{vocab.fingerprint}"\n',
+        )
+        commit.text(partial / "recipe.toml", dump(recipe))

@@ -1,0 +1,278 @@
+"""A voice in, a voice out: the tokenizer, the language model and the vocoder as one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import LlamaForCausalLM
+
+from spirit import bundle, config
+from spirit.codec import Segment, Task
+from spirit.engine import ranks
+from spirit.lm import model as llama
+from spirit.lm.generate import generate
+from spirit.tokenizer import Tokenizer
+from spirit.units import SAMPLE_RATE, Kind, Units
+from spirit.vocab import Want
+from spirit.vocoder import Vocoder
+
+TEMPERATURE: dict[Task, float] = {"continue": 0.8, "transcribe": 0.0, "speak": 0.5}
+ANSWERS: dict[Task, Want] = {"transcribe": "text", "speak": "speech"}
+ALPHABET = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
+LOOK = 8
+"""HuBERT units between two looks at the clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What spirit.toml says about a model folder."""
+
+    tokenizer: Path
+    """The tokenizer's folder, seen from the model's."""
+    fingerprint: str
+    """The tokenizer's, as the model was trained with it."""
+    vocabulary: str = ""
+    """The fingerprint of the vocabulary."""
+    license: str = ""
+    """The license of the weights."""
+
+
+def find(folder: str | Path) -> Path:
+    """A model or tokenizer folder: as given, else the bundled one of that name.
+
+    "bundled" is the default model. Raises ValueError if there is neither.
+    """
+    name = "checkpoints/tiny" if str(folder) == "bundled" else str(folder)
+    if Path(name).is_dir():
+        return Path(name)
+    inside = None if Path(name).is_absolute() else bundle.locate(name)
+    if inside is None:
+        raise ValueError(f"{name}: no such folder; give the path of one, or checkpoints/tiny")
+    return inside
+
+
+class Spirit:
+    """Hears, continues and speaks with one model. Without a vocoder it does not speak."""
+
+    def __init__(
+        self, model: LlamaForCausalLM, tokenizer: Tokenizer, vocoder: Vocoder | None = None
+    ) -> None:
+        """All parts on one device. Raises ValueError if they do not belong together."""
+        rows, vocab = model.config.vocab_size, tokenizer.vocab
+        if rows != vocab.size:
+            raise ValueError(
+                f"the model has {rows} tokens but its tokenizer {tokenizer.name} {vocab.size}; "
+                "use the tokenizer that the model was trained with"
+            )
+        if vocoder is not None:
+            wanted = {name: vocab.count.get(kind, 0) for name, kind in ALPHABET.items()}
+            known = {name: vocoder.alphabet.get(name, 0) for name in ALPHABET}
+            if wanted != known:
+                raise ValueError(
+                    f"the vocoder speaks {known} but the tokenizer {tokenizer.name} has {wanted}; "
+                    "use the vocoder that was trained with this tokenizer"
+                )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.vocoder = vocoder
+
+    @classmethod
+    def load(cls, folder: str | Path = "bundled", device: str = "auto") -> "Spirit":
+        """Load a model folder with the tokenizer and vocoder it names; else the bundled one.
+
+        Raises ValueError in one line if a part is missing, damaged or made for another model.
+        """
+        folder, where = find(folder), ranks.device(device)
+        if not (folder / "spirit.toml").is_file():
+            raise ValueError(f"{folder} holds no spirit.toml; it is not the folder of a model")
+        card = config.load(folder / "spirit.toml", Card)
+        home = folder / card.tokenizer
+        if not home.is_dir():
+            raise ValueError(
+                f"{folder}: its tokenizer {home} is missing; put it there or correct spirit.toml"
+            )
+        tokenizer = Tokenizer.load(home, where)
+        if card.fingerprint != tokenizer.fingerprint:
+            raise ValueError(
+                f"{folder} was trained with the tokenizer {card.fingerprint} but {home} is "
+                f"{tokenizer.fingerprint}; put the right one there or correct spirit.toml"
+            )
+        dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+        model, vocab = llama.load(folder, dtype)
+        if vocab.fingerprint != tokenizer.vocab.fingerprint:
+            raise ValueError(
+                f"{folder} was trained with the vocabulary {vocab.fingerprint} but its tokenizer "
+                f"{home} has {tokenizer.vocab.fingerprint}; use the tokenizer it was trained with"
+            )
+        vocoder = None
+        if (folder / "vocoder").is_dir():
+            vocoder = Vocoder.load(folder / "vocoder", where)
+        return cls(model.to(where), tokenizer, vocoder)
+
+    def hear(self, wave: Float[np.ndarray, " samples"]) -> Units:
+        """The units of a 16 kHz wave, as the model reads them."""
+        return self.tokenizer.encoder.encode(wave).merge()
+
+    def generate(
+        self,
+        prompt: Sequence[Segment],
+        want: Want = "any",
+        task: Task = "continue",
+        *,
+        temperature: float | None = None,
+        top_p: float = 0.95,
+        top_k: int = 0,
+        seed: int = 0,
+        max_seconds: float = 20.0,
+        max_tokens: int = 1_000,
+        speaker: str | None = None,
+        style: str | int | None = None,
+    ) -> Iterator[Segment]:
+        """Yield the segments that answer a prompt of text and speech, each when it is complete.
+
+        The prompt is not repeated. The answer ends where the model ends its utterance, or with
+        `max_tokens`, or before its speech lasts longer than `max_seconds`, spoken by `speaker` in
+        `style`. The task "transcribe" answers one segment of speech with its words, "speak" one of
+        text with its speech. The default temperature depends on the task (`TEMPERATURE`). Raises
+        ValueError for a prompt or settings that cannot be answered.
+        """
+        if want not in ("any", ANSWERS.get(task, want)):
+            raise ValueError(f"the task {task!r} answers in {ANSWERS[task]}; do not want {want}")
+        if not max_seconds > 0:
+            raise ValueError(f"an answer of at most {max_seconds:g} seconds holds nothing")
+        want = ANSWERS.get(task, want)
+        vocab = self.tokenizer.vocab
+        new_ids = generate(
+            self.model,
+            self.tokenizer.codec.prompt(_joined(prompt), want, task),
+            torch.from_numpy(vocab.allowed(want)),
+            max_new=max_tokens,
+            min_new=int(want == "speech"),  # no speech is no answer
+            eos=vocab.eos,
+            stop=self._clock(max_seconds, speaker, style),
+            temperature=TEMPERATURE[task] if temperature is None else temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+        )
+        left = max_seconds
+        for segment in self._segments(new_ids):
+            if isinstance(segment, Units):
+                segment = self._cut(segment, left, speaker, style)
+                left -= self.seconds(segment, speaker, style)
+                if not len(segment.of(Kind.HUBERT)):
+                    continue  # a style or pitch alone has no sound
+            yield segment
+
+    def speak(
+        self, units: Units, speaker: str | None = None, style: str | int | None = None
+    ) -> Float[np.ndarray, " samples"]:
+        """The 16 kHz wave of units, with predicted durations.
+
+        `style`, a name or number, replaces the styles among the units. Without a speaker the
+        model's first speaks. Raises ValueError for a speaker or style that the model has not.
+        """
+        return self._voice().speak(units, speaker, self._style(style))
+
+    def resynth(
+        self,
+        wave: Float[np.ndarray, " samples"],
+        speaker: str | None = None,
+        *,
+        predict_durations: bool = False,
+    ) -> Float[np.ndarray, " resynthesized"]:
+        """Hear a wave and say it again, in its own rhythm or with predicted durations."""
+        tracks = self.tokenizer.encoder.encode(wave)
+        if predict_durations:
+            return self._voice().speak(tracks.merge(), speaker)
+        return self._voice().synthesize(tracks, speaker)
+
+    def check_voice(self, speaker: str | None = None, style: str | int | None = None) -> None:
+        """Raise ValueError, before anything is generated, if `speak` could not use this voice."""
+        vocoder, _ = self._voice(), self._style(style)
+        if speaker is not None and speaker not in vocoder.speakers:
+            raise ValueError(f"no speaker {speaker!r}; there are {', '.join(vocoder.speakers)}")
+
+    def seconds(
+        self, units: Units, speaker: str | None = None, style: str | int | None = None
+    ) -> float:
+        """How long `speak` would speak; 0 without a vocoder."""
+        if self.vocoder is None:
+            return 0.0
+        frames = self.vocoder.durations(units, speaker, self._style(style)).sum()
+        return float(frames) * self.vocoder.voice.generator.frame / SAMPLE_RATE
+
+    def _segments(self, ids: Iterator[int]) -> Iterator[Segment]:
+        """Decode ids run by run: a segment is complete when one of the other kind begins."""
+        codec = self.tokenizer.codec
+        run: list[int] = []
+        spoken = False
+        for new in ids:
+            if new in codec.vocab.markers.values():
+                continue  # what follows says what it is
+            is_unit = bool(codec.vocab.is_unit(np.array([new]))[0])
+            if run and is_unit != spoken:
+                yield from codec.decode(np.array(run)).segments
+                run = []
+            run.append(new)
+            spoken = is_unit
+        yield from codec.decode(np.array(run, np.int64)).segments
+
+    def _clock(
+        self, max_seconds: float, speaker: str | None, style: str | int | None
+    ) -> Callable[[Sequence[int]], bool]:
+        """A `stop` for `generate`: whether the speech so far has reached the limit."""
+        vocab = self.tokenizer.vocab
+        heard = 0
+
+        def stop(ids: Sequence[int]) -> bool:
+            nonlocal heard
+            heard += int(vocab.kind_of_ids(np.array(ids[-1:]))[0] == Kind.HUBERT)
+            if heard == 0 or heard % LOOK:
+                return False
+            spoken = np.array(ids)[vocab.is_unit(np.array(ids))]
+            return self.seconds(vocab.ids_to_units(spoken), speaker, style) >= max_seconds
+
+        return stop
+
+    def _cut(
+        self, units: Units, seconds: float, speaker: str | None, style: str | int | None
+    ) -> Units:
+        """Drop HuBERT units at the end until the rest fits into `seconds`."""
+        while len(units) and self.seconds(units, speaker, style) > seconds:
+            places = np.flatnonzero(units.kind == Kind.HUBERT)
+            units = units[: places[-1]] if len(places) else units[:0]
+        return units
+
+    def _voice(self) -> Vocoder:
+        if self.vocoder is None:
+            raise ValueError(
+                "this model has no vocoder, so it cannot speak; put one into its folder vocoder "
+                "(spirit fit vocoder)"
+            )
+        return self.vocoder
+
+    def _style(self, style: str | int | None) -> int | None:
+        names = self.tokenizer.styles
+        if style is None or (isinstance(style, int) and 0 <= style < len(names)):
+            return style
+        if style in names:
+            return names.index(style)
+        raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
+
+
+def _joined(prompt: Sequence[Segment]) -> list[Segment]:
+    """Neighbours of one modality as one segment, words kept apart by a space."""
+    joined: list[Segment] = []
+    for segment in filter(len, prompt):
+        before = joined[-1] if joined else None
+        if isinstance(before, str) and isinstance(segment, str):
+            joined[-1] = f"{before} {segment}"
+        elif isinstance(before, Units) and isinstance(segment, Units):
+            joined[-1] = before + segment
+        else:
+            joined.append(segment)
+    return joined

@@ -1,0 +1,194 @@
+"""Offline assembly: a corpus of recordings to unit shards, part by part, in several processes.
+
+A part is a fixed stretch of the corpus. It is made alone, from its own sorted content and with a
+fixed number of threads, so the shards are the same bytes whoever makes them, in whatever order, and
+however often the work is stopped.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from spirit import commit, engine
+from spirit.data.children import run_jobs
+from spirit.data.corpus import Utterance, read_corpus
+from spirit.data.parts import Note, part_name, read_note
+from spirit.data.shards import write_manifest
+from spirit.hear import THREADS, Job, PartMaker, Progress, audio_name
+
+Variant = Literal["base", "expressive"]
+
+_SETTINGS = ("variant", "device", "threads", "batch_seconds")  # of a note: how units were made
+
+
+def tokenize(
+    corpus: Path,
+    tokenizer: Path,
+    out: Path,
+    *,
+    workers: int = 1,
+    part: tuple[int, int] = (0, 1),
+    variant: Variant = "expressive",
+    batch_seconds: float = 120.0,
+    rows_per_part: int = 512,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Turn a corpus into unit shards in the folder `out`, in `workers` processes; returns a report.
+
+    `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
+    ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
+    a folder made from something else is refused. Recordings that cannot be used are listed in
+    `rejected.jsonl` with a reason. Raises `ValueError` or `OSError` with one line.
+    """
+    if min(workers, rows_per_part, batch_seconds) <= 0:
+        raise ValueError("workers, rows per part and seconds per batch are positive numbers")
+    if not 0 <= part[0] < part[1]:
+        raise ValueError(f"part {part[0]}/{part[1]}: parts of {part[1]} are 0 to {part[1] - 1}")
+    began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
+    root = corpus if corpus.is_dir() else corpus.parent
+    here = PartMaker.load(tokenizer, root, str(where))
+    vocab = here.tokenizer.vocab
+    note = Note(
+        vocabulary=vocab.fingerprint,
+        tokenizer=here.tokenizer.fingerprint,
+        variant=variant,
+        device=where.type,
+        threads=THREADS,
+        batch_seconds=batch_seconds,
+    )
+    # The whole corpus is read before the work begins: a fault in its last line shows at once.
+    stretches = [(len(some), _digest(some, root)) for some in _stretches(corpus, rows_per_part)]
+    mine = {
+        i: replace(note, source=stretches[i][1]) for i in range(part[0], len(stretches), part[1])
+    }
+    todo = _take_stock(out, mine, len(stretches), alone=part[1] == 1)
+    jobs = (
+        Job(index, mine[index], some)
+        for index, some in enumerate(_stretches(corpus, rows_per_part))
+        if index in todo
+    )
+    try:
+        if workers > 1:
+            there = partial(PartMaker.load, tokenizer, root, str(where))
+            made = run_jobs(there, jobs, workers)
+        else:
+            made = (progress for job in jobs for progress in here(job))
+        sizes = {index: stretches[index][0] for index in mine}
+        seconds = _write(out, made, sum(sizes.values()), sum(sizes[index] for index in todo))
+    finally:
+        torch.set_num_threads(threads)
+    whole = all((out / part_name(index)).exists() for index in range(len(stretches)))
+    if whole and (todo or not (out / "manifest.json").exists()):
+        settings = {key: getattr(note, key) for key in _SETTINGS}
+        about = {"corpus": str(corpus), "tokenizer": here.tokenizer.name, **settings}
+        write_manifest(out, vocab, about)
+    wall = time.monotonic() - began
+    return {**_count(out, mine), "finished": whole, "seconds": wall, "x_real_time": seconds / wall}
+
+
+def _write(out: Path, made: Generator[Progress, None, None], total: int, left: int) -> float:
+    """Write parts as they come, under a progress bar; returns the seconds of audio in them."""
+    seconds, rejected, began = 0.0, 0, time.monotonic()
+    bar = tqdm(total=total, initial=total - left, unit=" utterances", smoothing=0)
+    with closing(made), bar:
+        for progress in made:
+            if progress.content is not None:
+                with commit.file(out / part_name(progress.index)) as path:
+                    path.write_bytes(progress.content)
+            seconds += progress.seconds
+            rejected += progress.rejected
+            speed = seconds / (time.monotonic() - began)
+            bar.set_postfix_str(f"{speed:.0f} h/h, {rejected} rejected", refresh=False)
+            bar.update(progress.utterances)
+    return seconds
+
+
+def _take_stock(out: Path, mine: Mapping[int, Note], parts: int, *, alone: bool) -> set[int]:
+    """Which of `mine` are to be made; what a kill has left behind is removed.
+
+    Raises `ValueError` for a folder that holds something else.
+    """
+    for path in out.glob(".part-*.partial"):
+        if any(path.name.startswith(f".{part_name(index)}.") for index in mine):
+            path.unlink(missing_ok=True)
+    if alone:
+        for path in (*out.glob(".manifest.json.*.partial"), *out.glob(".rejected.jsonl.*.partial")):
+            path.unlink(missing_ok=True)
+    todo = set()
+    for index, note in mine.items():
+        path = out / part_name(index)
+        if not path.exists():
+            todo.add(index)
+            continue
+        found, wanted = read_note(path), asdict(note)
+        for key in (
+            "vocabulary",
+            "tokenizer",
+            "variant",
+            "batch_seconds",
+            "device",
+            "threads",
+            "source",
+        ):
+            if found.get(key) != wanted[key]:
+                raise ValueError(
+                    f"{path} was made from another corpus or in another way ({key} "
+                    f"{found.get(key)}, now {wanted[key]}); give a new --out or delete {out}"
+                )
+    if (out / part_name(parts)).exists():
+        raise ValueError(f"{out} holds parts of a larger corpus; give a new --out or delete it")
+    return todo
+
+
+def _count(out: Path, mine: Mapping[int, Note]) -> dict[str, Any]:
+    notes = [read_note(out / part_name(index)) for index in mine]
+    rejected = [entry for note in notes for entry in note["rejected"]]
+    utterances = sum(note["rows"] for note in notes)
+    if rejected and not utterances:
+        first = rejected[0]
+        raise ValueError(
+            f"all {len(rejected)} recordings were rejected, the first ({first['audio']}) because: "
+            f"{first['reason']}"
+        )
+    hours = sum(note["seconds"] for note in notes) / 3600
+    return {
+        "utterances": utterances,
+        "hours": hours,
+        "rejected": len(rejected),
+        "parts": len(notes),
+    }
+
+
+def _stretches(corpus: Path, size: int) -> Iterator[tuple[Utterance, ...]]:
+    utterances = read_corpus(corpus)
+    while stretch := tuple(islice(utterances, size)):
+        yield stretch
+
+
+def _digest(utterances: Sequence[Utterance], root: Path) -> str:
+    """A hash of everything that goes from the corpus into a part."""
+    digest = hashlib.sha256()
+    for u in utterances:
+        words = [(word.text, word.start, word.stop, word.score) for word in u.words]
+        line = [
+            u.id,
+            audio_name(u.audio, root),
+            u.text,
+            words,
+            u.speaker,
+            u.language,
+            u.style,
+            u.seconds,
+        ]
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()

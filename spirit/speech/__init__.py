@@ -1,0 +1,1 @@
+"""Speech into units: HuBERT and its quantizer, pitch, style."""

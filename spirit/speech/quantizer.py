@@ -1,0 +1,77 @@
+"""Features to units: k-means, fitted by faiss, applied with plain torch."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spirit import commit
+
+
+class KMeans:
+    """Centroids; the unit of a frame is the number of the nearest one."""
+
+    def __init__(self, centroids: Float[Tensor, "units channels"]) -> None:
+        self.centroids = centroids
+        self._half = centroids.square().sum(1) / 2
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+    @classmethod
+    def fit(
+        cls,
+        features: Float[np.ndarray, "frames channels"],
+        units: int,
+        *,
+        seed: int,
+        iterations: int = 30,
+    ) -> "KMeans":
+        """Cluster with faiss; the same features and seed give the same centroids."""
+        import faiss
+
+        if len(features) < units:
+            raise ValueError(
+                f"{len(features)} frames are too few for {units} units; use more speech"
+            )
+        kmeans = faiss.Kmeans(
+            features.shape[1],
+            units,
+            niter=iterations,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(features),
+        )
+        kmeans.train(np.ascontiguousarray(features, dtype=np.float32))
+        return cls(torch.tensor(kmeans.centroids))
+
+    def units(self, features: Float[Tensor, "frames channels"]) -> Int[np.ndarray, " frames"]:
+        """The nearest centroid of each frame, by Euclidean distance."""
+        # |x - c|^2 without |x|^2, which no choice depends on
+        nearest: np.ndarray = (
+            (features.float() @ self.centroids.T - self._half).argmax(1).cpu().numpy()
+        )
+        return nearest.astype(np.int32)
+
+    def to(self, device: torch.device) -> "KMeans":
+        """The same centroids on another device."""
+        return KMeans(self.centroids.to(device))
+
+    def save(self, path: Path) -> None:
+        """Write the centroids as safetensors."""
+        with commit.file(path) as partial:
+            save_file({"centroids": self.centroids.cpu().contiguous()}, partial)
+
+    @classmethod
+    def load(cls, path: Path) -> "KMeans":
+        """Read what `save` wrote."""
+        if not path.is_file():
+            raise ValueError(f"{path}: no such quantizer; make it with `spirit fit units`")
+        try:
+            return cls(load_file(path)["centroids"])
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path} is not a quantizer ({reason}); fit it again") from None

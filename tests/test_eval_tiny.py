@@ -1,0 +1,191 @@
+"""The evaluation of the bundle: what is measured, what the figures are of, what the card says."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spirit import commit
+from spirit.data.corpus import Utterance
+from spirit.eval.card import write_card
+from spirit.eval.report import HUMAN, Report, figures_of, markdown
+from spirit.eval.tiny import choose, digest, draw_prompts
+from spirit.units import Word
+
+
+def clip(speaker: str, number: int, words: int = 6) -> Utterance:
+    said = [Word(f"w{i}", 1_000 * i, 1_000 * (i + 1)) for i in range(words)]
+    text = " ".join(word.text for word in said)
+    return Utterance(
+        f"{speaker}-{number}", Path(f"{speaker}-{number}.flac"), 1.0, text, tuple(said), speaker
+    )
+
+
+CORPUS = [clip(voice, n) for voice in ("slt", "rms", "awb") for n in range(20)]
+PEOPLE = [clip(HUMAN, n) for n in range(3)]
+
+
+def test_the_choice_is_even_over_voices_and_keeps_the_human_apart():
+    clips, human = choose([*CORPUS, *PEOPLE], 30)
+    assert Counter(c.speaker for c in clips) == {"slt": 10, "rms": 10, "awb": 10}
+    assert {c.id for c in human} == {c.id for c in PEOPLE}
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_corpus():
+    assert choose(CORPUS, 10) == choose(CORPUS[::-1], 10)
+    assert len(choose(CORPUS, 1_000)[0]) == len(CORPUS)
+
+
+def test_prompts_are_seeded_beginnings_in_turn_written_and_spoken():
+    prompts = draw_prompts(CORPUS, 100)
+    assert prompts == draw_prompts(CORPUS, 100)
+    assert [p.spoken for p in prompts[:4]] == [False, True, False, True]
+    assert {p.words for p in prompts} == {2, 3}
+    assert all(p.utterance.text.startswith(p.text + " ") for p in prompts)
+    assert len({p.utterance.id for p in prompts}) > 20
+
+
+def test_no_timed_words_are_no_prompts():
+    with pytest.raises(ValueError, match="four timed words"):
+        draw_prompts([clip("slt", 0, words=3)], 4)
+
+
+def entry(speaker: str, errors: int, **more: object) -> dict[str, object]:
+    return {"speaker": speaker, "errors": errors, "words": 10, **more}
+
+
+def found() -> dict[str, dict[str, dict[str, object]]]:
+    texts = [{"text": "the sun is shining"}, {"speech": 1.25, "heard": "the sun"}]
+    return {
+        "original": {"a": entry("slt", 2), "b": entry("rms", 0), "h": entry(HUMAN, 5)},
+        "heard": {"a": entry("slt", 1), "b": entry("rms", 2), "h": entry(HUMAN, 9)},
+        "spoken": {"a": entry("slt", 4), "b": entry("rms", 2)},
+        "resynthesis": {
+            "a": entry("slt", 3, correlation=0.9, voicing_error=0.1),
+            "b": entry("rms", 1, correlation=None, voicing_error=0.3),
+        },
+        "any": {
+            "0": {"prompt": "it is", "spoken": False, "segments": texts},
+            "1": {"prompt": "we are", "spoken": True, "segments": texts[:1]},
+            "2": {"prompt": "no", "spoken": True, "segments": [{"text": " "}, texts[1]]},
+            "3": {"prompt": "yes", "spoken": False, "segments": texts[::-1]},
+        },
+    }
+
+
+def test_figures_are_total_errors_over_words_without_the_human_voice():
+    figures = figures_of(found())
+    assert figures["heard"].value == pytest.approx(3 / 20)
+    assert figures[f"heard.{HUMAN}"].value == pytest.approx(9 / 10)
+    assert figures["heard.slt"].count == 1
+    assert figures["original"].value == pytest.approx(2 / 20)
+    assert figures["spoken.above_original"].value == pytest.approx(6 / 20 - 2 / 20)
+    assert figures["resynthesis.above_original"].value == pytest.approx(4 / 20 - 2 / 20)
+    assert figures["f0_correlation"].value == pytest.approx(0.9)
+    assert figures["f0_correlation"].count == 1
+    assert figures["voicing_error"].value == pytest.approx(0.2)
+    assert figures["any.both"].value == pytest.approx(0.5)  # white space is no text
+
+
+def a_report(model: Path, tokenizer: Path) -> Report:
+    return Report(
+        command="spirit eval tiny --limit 2",
+        date="2026-01-31",
+        device="CPU",
+        versions={"torch": "2.11.0"},
+        model="checkpoints/tiny",
+        model_sha256=digest(model),
+        tokenizer_sha256=digest(tokenizer),
+        data="heldout.jsonl",
+        data_sha256="0" * 64,
+        sentences=2,
+        figures=figures_of(found()),
+        answers=list(found()["any"].values())[:2],
+    )
+
+
+@pytest.fixture
+def made(tmp_path):
+    """The files of a build, as the recipe leaves them, with weights of known sizes."""
+    model, tokenizer, corpus = (tmp_path / n for n in ("checkpoints/tiny", "tok/tiny", "corpus"))
+    for folder in (model / "vocoder", tokenizer, corpus):
+        folder.mkdir(parents=True)
+    (model / "spirit.toml").write_text('license = "Apache-2.0"\n')
+    layers = {"num_hidden_layers": 7, "hidden_size": 96, "vocab_size": 640}
+    (model / "config.json").write_text(json.dumps(layers))
+    save_file({"a": torch.zeros(1234, 10)}, model / "model.safetensors")
+    save_file({"a": torch.zeros(77, 3), "b": torch.zeros(2)}, model / "vocoder/model.safetensors")
+    save_file({"a": torch.zeros(5)}, tokenizer / "hubert.safetensors")
+    for split, count in (("train", 3), ("heldout", 1)):
+        lines = [{"speaker": "slt", "seconds": 30.0, "text": "one two"}] * count
+        (corpus / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    build = {"preset": "quick", "device": "cpu", "date": "2026-01-31", "command": "make tiny"}
+    (tmp_path / "build.json").write_text(
+        json.dumps(build | {"seconds": {"corpus": 90}, "total": 4_321})
+    )
+    a_report(model, tokenizer).save(tmp_path / "figures.json")
+    return model, tokenizer, corpus, tmp_path / "figures.json", tmp_path / "build.json"
+
+
+def test_the_card_says_what_the_files_say(made):
+    write_card(*made)
+    card = (made[0] / "README.md").read_text()
+    for fact in (
+        "| `checkpoints/tiny/model.safetensors` | 12,340 |",
+        "| `checkpoints/tiny/vocoder/model.safetensors` | 233 |",
+        "7 layers, 96 channels and 640 tokens",
+        "| train | slt | 3 | 1.5 | 6 |",
+        "CC-BY-SA-3.0",
+        "Preset `quick` on cpu",
+        "corpus 1.5",
+        "72 minutes",
+        "15.0 %",
+        "+20.0 points",
+        "`spirit eval tiny --limit 2`",
+        "1. **it is** … the sun is shining ♪ the sun (1.2 s) ♪",
+        "1. **♪ we are ♪** … the sun is shining",
+    ):
+        assert fact in card
+
+
+def test_figures_of_other_weights_make_no_card(made):
+    model = made[0]
+    save_file({"a": torch.ones(1234, 10)}, model / "model.safetensors")
+    with pytest.raises(ValueError, match="other weights"):
+        write_card(*made)
+    assert not (model / "README.md").exists()
+
+
+def test_a_missing_or_damaged_report_is_one_line(made):
+    *_, figures, _ = made
+    figures.write_text('{"figures": {}}')
+    with pytest.raises(ValueError, match="not a report"):
+        write_card(*made)
+    figures.unlink()
+    with pytest.raises(ValueError, match="run `spirit eval tiny`"):
+        write_card(*made)
+
+
+def test_a_report_survives_the_disk(made):
+    report = Report.load(made[3])
+    again = made[3].with_name("again.json")
+    report.save(again)
+    assert Report.load(again) == report
+    assert markdown(report).count("\n| ") > 10
+    assert np.isfinite(report.figures["heard"].high)
+
+
+def test_the_digest_follows_weights_not_prose_or_place(made, tmp_path):
+    model = made[0]
+    before = digest(model)
+    commit.text(model / "README.md", "prose")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(model, moved)
+    assert digest(moved) == before
+    commit.text(moved / "spirit.toml", "x = 1")
+    assert digest(moved) != before

@@ -1,0 +1,195 @@
+"""HuBERT and its units from a corpus: both iterations, stopped and resumed, and never done twice."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spirit.audio import write_audio
+from spirit.config import load
+from spirit.engine import TrainingConfig
+from spirit.fit import HubertFitConfig, HubertShape, UnitsFitConfig, fit_hubert, fit_units
+from spirit.speech.augment import augment
+from spirit.speech.crops import Crops
+from spirit.speech.hubert import Hubert
+from spirit.speech.mfcc import mfcc
+from spirit.speech.quantizer import KMeans
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "tiny"
+SHAPE = HubertShape(
+    hidden=32,
+    layers=2,
+    heads=2,
+    ffn=48,
+    conv_dim=(32, 32, 32),
+    position_kernel=8,
+    position_groups=4,
+)
+PHONES = {"aa": 700.0, "iy": 2_300.0, "uw": 350.0, "s": 6_000.0}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Twelve recordings of "phones" that are noise around four frequencies, by two "speakers"."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(12):
+        phones, wave, start = [], [], 0
+        for _ in range(8):
+            name = str(rng.choice(list(PHONES)))
+            samples = int(rng.integers(1_600, 4_000))
+            turn = np.cumsum(rng.normal(PHONES[name], 200.0, samples)) * 2 * np.pi / 16_000
+            wave.append(np.sin(turn) * 0.1 * (1 + number % 2))
+            phones.append([name, start, start + samples])
+            start += samples
+        write_audio(folder / f"{number}.wav", np.concatenate(wave).astype(np.float32))
+        entry = {"audio": f"{number}.wav", "phones": phones, "speaker": f"voice {number % 2}"}
+        lines.append(json.dumps(entry))
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / "train.jsonl"
+
+
+def recipe(corpus: Path, out: Path, steps: int = 6, **changes) -> HubertFitConfig:
+    training = TrainingConfig(steps=steps, lr=1e-3, warmup=2, device="cpu", dtype="fp32")
+    values = {"network": SHAPE, "clusters": 8, "frames": 20, "batch": 4, **changes}
+    return HubertFitConfig(corpus=corpus, out=out, training=training, **values)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Hubert.load(folder).state_dict()
+
+
+@pytest.fixture(scope="module")
+def first(corpus, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("hubert") / "1"
+    fit_hubert(recipe(corpus, out))
+    return out
+
+
+def test_a_finished_run_does_nothing_again(first, corpus):
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    fit_hubert(recipe(corpus, first))
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_the_recipe_as_run_is_kept(first, corpus):
+    assert load(first / "recipe.toml", HubertFitConfig) == recipe(corpus, first)
+
+
+def test_a_stopped_training_ends_as_if_it_had_run_through(first, corpus, tmp_path, monkeypatch):
+    draw = Crops.draw
+
+    def draw_and_stop(self, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Crops, "draw", draw_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit_hubert(recipe(corpus, tmp_path))
+    assert not (tmp_path / "hubert.json").exists()
+    fit_hubert(recipe(corpus, tmp_path))
+    whole = weights(first)
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_the_second_iteration_learns_from_the_first(first, corpus, tmp_path):
+    fit_hubert(recipe(corpus, tmp_path, teacher=first, teacher_layer=1))
+    assert Hubert.load(tmp_path).channels == 32
+    with pytest.raises(ValueError, match=r"holds no hubert\.json"):
+        fit_hubert(recipe(corpus, tmp_path / "b", teacher=tmp_path / "nowhere"))
+
+
+def test_units_come_with_their_network_and_with_figures(first, corpus, tmp_path):
+    config = UnitsFitConfig(
+        corpus=corpus, out=tmp_path / "units", hubert=first, units=12, device="cpu"
+    )
+    figures = fit_units(config)
+    assert set(figures) >= {"pnmi", "mfcc_pnmi", "phone_purity", "speaker", "used", "bitrate"}
+    assert all(0 <= figures[key] <= 1 for key in figures if key != "bitrate")
+    assert figures["mfcc_pnmi"] > 0.4  # four noises that differ this much are easy to tell apart
+    hubert = Hubert.load(config.out)
+    quantizer = KMeans.load(config.out / "units.safetensors")
+    report = json.loads((config.out / "units.json").read_text())
+    assert report["figures"] == figures
+    assert len(report["pnmi_by_layer"]) == 2
+    assert hubert.layer == len(hubert.network.encoder.layers) == report["layer"]
+    wave = np.zeros(16_000, np.float32)
+    assert quantizer.units(hubert.features([wave])[0]).shape == (25,)
+    before = (config.out / "units.safetensors").stat().st_mtime_ns
+    assert fit_units(config) == figures
+    assert (config.out / "units.safetensors").stat().st_mtime_ns == before
+
+
+def test_mfcc_frames_lie_on_the_clock_of_hubert():
+    """A click in the middle of frame 5 is loudest there, and every length has its frames."""
+    wave = np.random.default_rng(0).standard_normal(20 * 640).astype(np.float32) * 1e-3
+    wave[5 * 640 + 300 : 5 * 640 + 340] += 0.5
+    level = mfcc(wave, 640).reshape(20, 4, 39)[:, :, 0].mean(1)
+    assert level.argmax() == 5
+    for samples in (1, 639, 640, 1_279, 1_280, 16_001):
+        assert mfcc(wave[:samples], 640).shape == (max(1, samples // 640), 156)
+    with pytest.raises(ValueError, match="not a multiple"):
+        mfcc(wave, 100)
+
+
+@pytest.mark.parametrize("stretch", [0.0, 0.2])
+def test_crops_keep_every_target_on_its_sound(stretch):
+    """The wave holds the number of its frame in every sample, so a crop can be checked by itself."""
+    frames = [7, 10, 31]
+    waves = [np.repeat(np.arange(count) + 1, 640).astype(np.int16) for count in frames]
+    targets = [np.arange(count, dtype=np.int16) + 1 for count in frames]
+    crops = Crops(waves, targets, hop=640, frames=10, batch=6, seed=0, stretch=stretch)
+    for step in range(20):
+        sound, wanted, _ = crops.draw(step)
+        middles = np.rint(sound.reshape(6, 10, 640)[:, :, 320] * 32_768)
+        known = wanted >= 0
+        np.testing.assert_array_equal(middles[known], wanted[known])
+        assert (known.sum(axis=1) >= 5).all()
+        again = crops.draw(step)
+        np.testing.assert_array_equal(again[0], sound)
+
+
+def test_an_epoch_of_crops_visits_everything_by_its_length():
+    waves = [np.full(640 * count, index, np.int16) for index, count in enumerate([10, 30, 5], 1)]
+    targets = [np.full(count, index, np.int16) for index, count in enumerate([10, 30, 5], 1)]
+    crops = [
+        Crops(waves, targets, hop=640, frames=10, batch=1, seed=0, rank=rank, world=2)
+        for rank in range(2)
+    ]
+    heard = sorted(int(crop.draw(step)[1].max()) for step in range(5) for crop in crops)
+    assert heard == sorted([1, 2, 2, 2, 3] * 2)
+
+
+def test_augmentation_changes_level_noise_and_band_but_keeps_the_speech():
+    wave = torch.from_numpy(np.sin(np.arange(16_000) * 0.4).astype(np.float32) * 0.1)[None]
+    wave = wave.expand(40, -1)
+    worse = augment(wave.clone(), np.random.default_rng(0), 1.0)
+    assert worse.shape == wave.shape
+    alike = torch.nn.functional.cosine_similarity(worse, wave)
+    assert alike.min() > 0.85
+    assert alike.max() < 0.99999
+    level = worse.std(dim=1) / wave.std(dim=1)
+    assert level.max() / level.min() > 4
+    louder = augment(wave.clone(), np.random.default_rng(0), 0.0)
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(louder, wave), torch.ones(40))
+
+
+@pytest.mark.parametrize("name", ["hubert1", "hubert2"])
+def test_recipes_are_valid(name):
+    for path in RECIPES.glob(f"*/{name}.toml"):
+        config = load(path, HubertFitConfig)
+        hubert = Hubert.new(**vars(config.network))
+        assert hubert.hop == 640
+        assert (config.teacher is None) == (name == "hubert1")
+
+
+def test_units_recipes_are_valid():
+    assert {load(path, UnitsFitConfig).units for path in RECIPES.glob("*/units.toml")} == {200}
