@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from spirit import commit
+from spirit.audio import read_audio, write_audio
+from spirit.codec import Segment
+from spirit.pipeline import Spirit
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
+from spirit.vocab import Want
 
 INK, PAPER, FAINT = "#22303c", "#ffffff", "#8a97a3"
 ROOMS = {"asked": "#e8eef4", "text": "#fdf1d3", "speech": PAPER}
@@ -51,9 +56,8 @@ def picture(path: Path, blocks: Sequence[Block], heading: str) -> None:
     scale = float(np.clip(28 / edges[-1], 1.2, 2.6))  # inches per second
     figure = Figure(figsize=(max(9.0, edges[-1] * scale + 1.5), 8.6), facecolor=PAPER)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        4, 1, sharex=True, gridspec_kw={"height_ratios": [1.1, 2.2, 1.5, 2.0], "hspace": 0.09}
-    )
+    heights = {"height_ratios": [1.1, 2.2, 1.5, 2.0], "hspace": 0.09}
+    axes = list(figure.subplots(4, 1, sharex=True, gridspec_kw=heights))
     inch = 1 / figure.get_figwidth()
     figure.subplots_adjust(left=1.2 * inch, right=1 - 0.3 * inch, top=0.87, bottom=0.075)
     for axis, name in zip(axes, ("wave", "frequency\nkHz", "pitch\nHz", "tokens"), strict=True):
@@ -205,13 +209,48 @@ def _tokens(axis: Any, block: Block, start: float, scale: float) -> None:
 
 
 def _cells(track: Track) -> Iterator[tuple[float, float, int]]:
-    """Begin, end in seconds and unit of each token, as the model reads them."""
-    if not len(track):
-        return
-    first = np.ones(len(track), bool)
-    if track.kind.dedup:
-        first[1:] = np.diff(track.unit) != 0
+    """Begin, end in seconds and unit of each run."""
+    first = np.diff(track.unit, prepend=-1) != 0
     onsets = np.flatnonzero(first)
     for onset, after in zip(onsets, [*onsets[1:], len(track)], strict=True):
         begin, end = ((track.start + int(i) * track.hop) / SAMPLE_RATE for i in (onset, after))
         yield float(begin), float(end), int(track.unit[onset])
+
+
+SPOKEN, WRITTEN = Path("demo/prompt.flac"), "the weather in paris is"
+
+
+def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
+    """Ask a model by voice and in writing; print and draw what it heard and answered.
+
+    Writes reply.wav, the speech of both answers, and reply.png into `out`.
+    """
+    spirit = Spirit.load(folder)
+    heard = spirit.hear(read_audio(SPOKEN))
+    words = "".join(s for s in spirit.generate([heard], task="transcribe") if isinstance(s, str))
+    print(f"heard     {SPOKEN}: {words}")
+    blocks = [Block("asked", "you said", words), *_answer(spirit, heard, "any")]
+    print(f"read      {WRITTEN}")
+    blocks += [Block("asked", "you wrote", WRITTEN), *_answer(spirit, WRITTEN, "speech")]
+    write_audio(out / "reply.wav", np.concatenate([block.wave for block in blocks]))
+    with commit.file(out / "reply.png") as partial:
+        picture(partial, blocks, f"{Path(folder).name} hears, reads, writes and speaks")
+    print(f"written   {out / 'reply.wav'}, {out / 'reply.png'}")
+
+
+def _answer(spirit: Spirit, prompt: Segment, want: Want) -> Iterator[Block]:
+    for segment in spirit.generate([prompt], want=want):
+        if isinstance(segment, str):
+            print(f"answered  {segment.strip()}")
+            yield Block("text", "it writes", segment.strip())
+        else:
+            wave, tracks = spirit.speak(segment), spirit.lay_out(segment)
+            print(f"answered  [{len(wave) / SAMPLE_RATE:.2f} s of speech, {len(segment)} tokens]")
+            yield Block("speech", "it says", wave=wave, tracks=tracks)
+
+
+if __name__ == "__main__":
+    try:
+        run()
+    except (ValueError, OSError) as error:
+        sys.exit(f"spirit: {error}")

@@ -15,7 +15,7 @@ from spirit.engine import ranks
 from spirit.lm import model as llama
 from spirit.lm.generate import generate
 from spirit.tokenizer import Tokenizer
-from spirit.units import SAMPLE_RATE, Kind, Units
+from spirit.units import SAMPLE_RATE, Kind, Tracks, Units
 from spirit.vocab import Want
 from spirit.vocoder import Vocoder
 
@@ -38,6 +38,8 @@ class Card:
     """The fingerprint of the vocabulary."""
     license: str = ""
     """The license of the weights."""
+    speaker: str = ""
+    """Who speaks where nobody is named; else the vocoder's first."""
 
 
 def find(folder: str | Path) -> Path:
@@ -58,7 +60,11 @@ class Spirit:
     """Hears, continues and speaks with one model. Without a vocoder it does not speak."""
 
     def __init__(
-        self, model: LlamaForCausalLM, tokenizer: Tokenizer, vocoder: Vocoder | None = None
+        self,
+        model: LlamaForCausalLM,
+        tokenizer: Tokenizer,
+        vocoder: Vocoder | None = None,
+        speaker: str | None = None,
     ) -> None:
         """All parts on one device. Raises ValueError if they do not belong together."""
         rows, vocab = model.config.vocab_size, tokenizer.vocab
@@ -78,6 +84,9 @@ class Spirit:
         self.model = model
         self.tokenizer = tokenizer
         self.vocoder = vocoder
+        self.speaker = speaker
+        if vocoder is not None:
+            self.check_voice(speaker)
 
     @classmethod
     def load(cls, folder: str | Path = "bundled", device: str = "auto") -> "Spirit":
@@ -110,7 +119,7 @@ class Spirit:
         vocoder = None
         if (folder / "vocoder").is_dir():
             vocoder = Vocoder.load(folder / "vocoder", where)
-        return cls(model.to(where), tokenizer, vocoder)
+        return cls(model.to(where), tokenizer, vocoder, card.speaker or None)
 
     def hear(self, wave: Float[np.ndarray, " samples"]) -> Units:
         """The units of a 16 kHz wave, as the model reads them."""
@@ -139,6 +148,8 @@ class Spirit:
         text with its speech. The default temperature depends on the task (`TEMPERATURE`). Raises
         ValueError for a prompt or settings that cannot be answered.
         """
+        if task not in TEMPERATURE:
+            raise ValueError(f"no task {task!r}; there are {', '.join(TEMPERATURE)}")
         if want not in ("any", ANSWERS.get(task, want)):
             raise ValueError(f"the task {task!r} answers in {ANSWERS[task]}; do not want {want}")
         if not max_seconds > 0:
@@ -161,11 +172,14 @@ class Spirit:
         left = max_seconds
         for segment in self._segments(new_ids):
             if isinstance(segment, Units):
-                segment = self._cut(segment, left, speaker, style)
-                left -= self.seconds(segment, speaker, style)
-                if not len(segment.of(Kind.HUBERT)):
-                    continue  # a style or pitch alone has no sound
-            yield segment
+                fitting = self._cut(segment, left, speaker, style)
+                left -= self.seconds(fitting, speaker, style)
+                if len(fitting):
+                    yield fitting
+                if len(fitting) < len(segment):
+                    return
+            else:
+                yield segment
 
     def speak(
         self, units: Units, speaker: str | None = None, style: str | int | None = None
@@ -173,9 +187,13 @@ class Spirit:
         """The 16 kHz wave of units, with predicted durations.
 
         `style`, a name or number, replaces the styles among the units. Without a speaker the
-        model's first speaks. Raises ValueError for a speaker or style that the model has not.
+        model's own choice speaks. Raises ValueError for a speaker or style that the model has not.
         """
-        return self._voice().speak(units, speaker, self._style(style))
+        return self._voice().speak(units, speaker or self.speaker, self._style(style))
+
+    def lay_out(self, units: Units) -> Tracks:
+        """The units at the times at which `speak` says them, one entry per HuBERT frame."""
+        return self._voice().predict_tracks(units, self.speaker)
 
     def resynth(
         self,
@@ -187,8 +205,8 @@ class Spirit:
         """Hear a wave and say it again, in its own rhythm or with predicted durations."""
         tracks = self.tokenizer.encoder.encode(wave)
         if predict_durations:
-            return self._voice().speak(tracks.merge(), speaker)
-        return self._voice().synthesize(tracks, speaker)
+            return self.speak(tracks.merge(), speaker)
+        return self._voice().synthesize(tracks, speaker or self.speaker)
 
     def check_voice(self, speaker: str | None = None, style: str | int | None = None) -> None:
         """Raise ValueError, before anything is generated, if `speak` could not use this voice."""
@@ -202,7 +220,8 @@ class Spirit:
         """How long `speak` would speak; 0 without a vocoder."""
         if self.vocoder is None:
             return 0.0
-        frames = self.vocoder.durations(units, speaker, self._style(style)).sum()
+        voice = (speaker or self.speaker, self._style(style))
+        frames = self.vocoder.durations(units, *voice).sum()
         return float(frames) * self.vocoder.voice.generator.frame / SAMPLE_RATE
 
     def _segments(self, ids: Iterator[int]) -> Iterator[Segment]:

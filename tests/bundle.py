@@ -30,7 +30,7 @@ def build(folder: Path) -> Path:
     build_tokenizer(home)
     tokenizer = Tokenizer.load(home)
     vocab = tokenizer.vocab
-    model = llama.new_llama(vocab.size, 32, 2, 2, 64, positions=512)
+    model = llama.new_llama(vocab.size, 32, 2, 2, 64, positions=256)
     llama.save(target, model, vocab)
     alphabet = {"unit": 12, "pitch": 16, "style": len(STYLES)}
     network = NetworkConfig(

@@ -8,7 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Shapes are checked by the hook of the test run; dynamo cannot trace checked functions.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # Machines are shared and noisy: a slow example is no failure, and every run tries the same ones.
 settings.register_profile("spirit", deadline=None, max_examples=60, derandomize=True)

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spirit.engine import Engine, TrainingConfig, checkpoint, device, finished, train
+from spirit.engine.muon import Muon, orthogonalize
 
 CONFIG = TrainingConfig(
     steps=12, lr=1e-2, warmup=3, device="cpu", save_seconds=1_000.0, log_every=5, dtype="fp32"
@@ -205,6 +207,71 @@ def test_gradient_is_clipped_and_its_norm_reported():
     assert seen[0].norm() <= 1e-3
 
 
+def test_orthogonalized_matrices_keep_their_directions_and_lose_their_scales():
+    torch.manual_seed(0)
+    for shape in ((3, 16, 40), (2, 40, 16), (1, 24, 24)):
+        matrices = torch.randn(shape) * 7
+        left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+        found = orthogonalize(matrices)
+        inside = left.mT @ found @ right.mT
+        diagonal = inside.diagonal(dim1=1, dim2=2)
+        # The smallest of many random singular values rises only slowly.
+        assert diagonal.min() > 0.3
+        assert diagonal.median() == pytest.approx(0.9, abs=0.3)
+        assert diagonal.max() < 1.3
+        off = inside - torch.diag_embed(diagonal)
+        assert off.abs().max() < 0.1
+
+
+def test_muon_without_matrices_is_adamw():
+    found = []
+    for kind in (Muon, torch.optim.AdamW):
+        torch.manual_seed(0)
+        module = network()[:2]
+        groups = [{"params": list(module.parameters()), "weight_decay": 0.1}]
+        optimizer = kind(groups, lr=0.01, betas=(0.9, 0.98))
+        for _ in range(3):
+            module.zero_grad()
+            module(torch.ones(2, 8)).pow(2).sum().backward()
+            optimizer.step()
+        found.append([p.detach() for p in module.parameters()])
+    torch.testing.assert_close(*found)
+
+
+def test_muon_training_resumes_exactly_and_learns(tmp_path):
+    config = replace(CONFIG, optimizer="muon", steps=60, lr=0.1)
+
+    def run(out: Path, stop_before: int) -> tuple[list[float], Tensor]:
+        torch.manual_seed(1)
+        module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+        settings = config if stop_before < 0 else replace(config, save_seconds=0.0)
+        engine = Engine(module, settings, hidden=[module[0].weight])
+        losses = []
+
+        def step(i: int) -> dict[str, float | Tensor]:
+            if i == stop_before:
+                raise InterruptedError
+            inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(i))
+            loss = (engine(inputs) - inputs.sum(1, keepdim=True)).pow(2).mean()
+            losses.append(loss.item())
+            return {"loss": loss, "tokens": 16, **engine.update(loss)}
+
+        with suppress(InterruptedError):
+            train(step, {"net": engine}, config, out)
+        return losses, module[0].weight.detach()
+
+    losses, wanted = run(tmp_path / "whole", -1)
+    assert losses[-1] < 0.5 * losses[0]
+    run(tmp_path / "broken", 9)
+    assert torch.equal(run(tmp_path / "broken", -1)[1], wanted)
+
+
+def test_muon_is_refused_where_zero_spreads_the_matrices():
+    path = str(Path(__file__).parents[1] / "recipes" / "deepspeed" / "zero2.json")
+    with pytest.raises(ValueError, match="ZeRO stage 2"):
+        Engine(network(), replace(CONFIG, optimizer="muon", deepspeed=path))
+
+
 def test_frozen_network_passes_gradients_and_keeps_none():
     one, two = (Engine(nn.Linear(8, 8), CONFIG) for _ in range(2))
     before = [[p.detach().clone() for p in e.module.parameters()] for e in (one, two)]
@@ -231,7 +298,8 @@ def test_schedules_rise_hold_and_fall():
 
 
 @pytest.mark.parametrize(
-    "change", [{"schedule": "line"}, {"dtype": "fp8"}, {"steps": 0}, {"lr": 0.0}]
+    "change",
+    [{"schedule": "line"}, {"dtype": "fp8"}, {"steps": 0}, {"lr": 0.0}, {"optimizer": "sgd"}],
 )
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match="training"):

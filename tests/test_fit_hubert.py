@@ -1,4 +1,4 @@
-"""HuBERT and its units from a corpus: both iterations, stopped and resumed, and never done twice."""
+"""HuBERT and its units from a corpus: both iterations, stopped, resumed, never done twice."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_mfcc_frames_lie_on_the_clock_of_hubert():
 
 @pytest.mark.parametrize("stretch", [0.0, 0.2])
 def test_crops_keep_every_target_on_its_sound(stretch):
-    """The wave holds the number of its frame in every sample, so a crop can be checked by itself."""
+    """Every sample holds the number of its frame, so that a crop can be checked by itself."""
     frames = [7, 10, 31]
     waves = [np.repeat(np.arange(count) + 1, 640).astype(np.int16) for count in frames]
     targets = [np.arange(count, dtype=np.int16) + 1 for count in frames]

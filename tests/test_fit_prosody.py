@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from spirit import fit_measure
 from spirit.audio import write_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import TrainingConfig
-from spirit.fit_measure import draw_utterances, measure
-from spirit.fit_prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
+from spirit.fit import measure as fit_measure
+from spirit.fit.measure import draw_utterances, measure
+from spirit.fit.prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchFormat, PitchTokenizer
 from spirit.speech.style import StyleTokenizer
@@ -73,7 +73,7 @@ def test_a_finished_fit_is_not_done_again(
     corpus: Path, pitch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in pitch.rglob("*") if path.is_file()}
-    monkeypatch.setattr("spirit.fit_prosody.read_audio", _must_not_run)
+    monkeypatch.setattr("spirit.fit.prosody.read_audio", _must_not_run)
     figures = fit_pitch(pitch_config(corpus, pitch))
     assert figures == json.loads((pitch / "report.json").read_text())["figures"]
     after = {path: path.stat().st_mtime_ns for path in pitch.rglob("*") if path.is_file()}

@@ -174,12 +174,17 @@ def test_a_saved_position_gives_the_same_batches(config, codec, steps, window):
     assert again.shares == shares
 
 
-def test_the_state_of_other_data_is_refused(config, codec):
+def test_the_state_of_other_data_is_refused(config, codec, tmp_path):
     state = Rows(config, codec).state_dict()
-    with pytest.raises(ValueError, match="belongs to other data"):
+    with pytest.raises(ValueError, match=r"belongs to other data \(seed 3, here 4\)"):
         Rows(replace(config, seed=4), codec).load_state_dict(state)
-    with pytest.raises(ValueError, match="belongs to other data"):
-        Rows(replace(config, own_texts=True, speech=0, text=0.2), codec).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"belongs to other data \(documents"):
+        Rows(replace(config, speech=0, text=0.2), codec).load_state_dict(state)
+    rng = np.random.default_rng(1)
+    rows = [make_row(number, rng) for number in range(80)]
+    write_shards(tmp_path / "units", rows, codec.vocab, tokenizer="feed")
+    with pytest.raises(ValueError, match=r"belongs to other data \(data"):
+        Rows(replace(config, shards=(tmp_path / "units",)), codec).load_state_dict(state)
 
 
 def test_two_ranks_share_the_rows_of_one(config, codec):

@@ -63,9 +63,9 @@ def test_in_an_empty_folder_the_installed_wheel_speaks(unpacked, tmp_path):
     command = (
         "import sys; sys.path = [p for p in sys.path if p]; from spirit.cli import main; main()"
     )
+    asked = ["--prompt-text", "the weather in paris is", "--want", "speech", "--out", "reply.wav"]
     done = subprocess.run(
-        [sys.executable, "-c", command, "generate"]
-        + ["--prompt-text", "the weather in paris is", "--want", "speech", "--out", "reply.wav"],
+        [sys.executable, "-c", command, "generate", *asked],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(unpacked)},
         capture_output=True,

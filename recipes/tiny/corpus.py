@@ -147,7 +147,7 @@ def save(
 def blocks(config: CorpusConfig) -> Iterator[tuple[str, int, int]]:
     """The blocks of the corpus: (kind, start, stop)."""
     human = len(prompts.read_prompts()[: config.prompts]) if config.prompts else 0
-    totals = {"heldout": config.heldout, "human": human, "train": config.sentences}
+    totals = {"heldout": config.heldout, "train": config.sentences, "human": human}
     for kind, total in totals.items():
         for start in range(0, total, BLOCK):
             yield kind, start, min(start + BLOCK, total)

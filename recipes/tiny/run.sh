@@ -84,7 +84,7 @@ show() { # the last line of each running stage: in place on a terminal, else onc
   [[ -t 2 ]] || ((SECONDS >= shown + 60)) || return 0
   shown=$SECONDS
   for name in "${!pids[@]}"; do
-    line+="$name $(tail -c 400 "$WORK/log/$name.log" | tr '\r' '\n' | grep . | tail -n 1)  " || true
+    line+="$name $(tail -c 400 "$WORK/log/$name.log" | tr '\r' '\n' | grep -a . | tail -n 1)  " || true
   done
   if [[ -t 2 ]]; then
     printf '\r\033[K%s' "${line:0:$(($(tput cols 2>/dev/null || echo 80) - 1))}" >&2
@@ -156,8 +156,7 @@ main() {
 
   local on=training.device=$DEVICE train=$WORK/corpus/train.jsonl heldout=$WORK/corpus/heldout.jsonl
 
-  stage corpus "" "$(echo $here/{corpus,language,grammar,lexicon,voices,prompts,augment}.py \
-    $here/prompts.tsv)" \
+  stage corpus "" "$(ls $here/*.py $here/prompts.tsv | grep -v bundle.py)" \
     "$python" $here/corpus.py --out "$WORK/corpus" --workers "$cores" $(options corpus --)
   await corpus
 

@@ -52,6 +52,9 @@ class Documents:
         self._spans = (text_span, speech_span)
         self._seed = seed
         self._orders: dict[Source, tuple[int, Int[np.ndarray, " documents"]]] = {}
+        parts = [part["sha256"] for shards in self._shards for part in shards.manifest["parts"]]
+        self.fingerprint = hashlib.sha256("\n".join(parts + self._lines).encode()).hexdigest()[:16]
+        """16 hexadecimal digits that change with the shards and texts."""
 
     def of(self, source: Source) -> Int[np.ndarray, " documents"]:
         """The numbers of the documents of a source. Raises `ValueError` if there are none."""

@@ -177,6 +177,7 @@ class Rows:
         before = self._before
         return {
             "seed": self.config.seed,
+            "data": self.documents.fingerprint,
             "documents": dict(self.counts),
             "window": before.window,
             "places": {source: list(place) for source, place in before.places.items()},
@@ -188,7 +189,7 @@ class Rows:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was called. Raises `ValueError` if the data are others."""
         here = self.state_dict()
-        for key in ("seed", "documents"):
+        for key in ("seed", "data", "documents"):
             if state[key] != here[key]:
                 raise ValueError(
                     f"the saved position belongs to other data ({key} {state[key]}, here "

@@ -105,7 +105,8 @@ def _write(folder: Path, engines: Mapping[str, Engine], state: Mapping[str, Stat
     random = {"cpu": torch.get_rng_state()}
     if any(engine.device.type == "cuda" for engine in engines.values()):
         random["cuda"] = torch.cuda.get_rng_state()
-    torch.save(random, folder / f"random-{rank():05d}.pt")
+    with (folder / f"random-{rank():05d}.pt").open("wb") as stream:
+        torch.save(random, stream)
 
 
 def _resume(root: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful]) -> int:

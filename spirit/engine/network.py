@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spirit.engine import ranks
+from spirit.engine.muon import Muon
 from spirit.engine.schedule import TrainingConfig
 
 _OURS = (
@@ -30,7 +31,14 @@ _OURS = (
 class Engine:
     """One network under DeepSpeed, with AdamW and its schedule."""
 
-    def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: TrainingConfig,
+        *,
+        hidden: Iterable[nn.Parameter] = (),
+    ) -> None:
+        """Take a network over; `hidden` are its matrices between hidden channels, for Muon."""
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
@@ -40,15 +48,12 @@ class Engine:
         self.module = module.to(self.device)
         settings = _settings(config)
         self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
-        matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=config.lr, betas=config.betas
-        )
+        if self.stage and config.optimizer != "adamw":
+            raise ValueError(
+                f"training.optimizer = {config.optimizer!r} needs whole matrices, but ZeRO stage "
+                f"{self.stage} spreads them; take adamw, or leave training.deepspeed empty"
+            )
+        optimizer = _optimizer(module, config, {id(p) for p in hidden})
         self._engine = _initialize(module, optimizer, settings, self.device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +145,9 @@ class Engine:
             }
             if ranks.main_process():
                 folder.mkdir(parents=True, exist_ok=True)
-                torch.save({**state, "steps": self.steps}, folder / "engine.pt")
+                # Through an open file a full disk is an OSError that says so.
+                with (folder / "engine.pt").open("wb") as stream:
+                    torch.save({**state, "steps": self.steps}, stream)
         else:
             self._engine.save_checkpoint(
                 str(folder), tag="zero", client_state={"steps": self.steps}, save_latest=False
@@ -195,6 +202,24 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,
         "steps_per_print": 1_000_000_000,
     }
+
+
+def _optimizer(
+    module: nn.Module, config: TrainingConfig, hidden: set[int]
+) -> torch.optim.Optimizer:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    vectors = [p for p in trained if p.ndim <= 1]
+    muon = [p for p in trained if p.ndim == 2 and id(p) in hidden and config.optimizer == "muon"]
+    taken = {id(p) for p in (*vectors, *muon)}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if id(p) not in taken], "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+        {"params": muon, "weight_decay": config.weight_decay, "muon": True},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "muon":
+        return Muon(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
 def _initialize(

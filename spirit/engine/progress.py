@@ -27,8 +27,9 @@ class Progress:
         if shown:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(logs), purge_step=first)
+            self.writer = SummaryWriter(str(logs), purge_step=first + 1)
         self.bar = tqdm(
+            mininterval=0.5 if sys.stderr.isatty() else 5.0,
             total=steps,
             initial=first,
             unit="step",

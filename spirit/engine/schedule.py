@@ -18,6 +18,8 @@ class TrainingConfig:
     """After the warm-up: cosine, constant, or wsd (a linear fall over the last fifth)."""
     final: float = 0.05
     """Share of the peak learning rate at the last step (cosine, wsd)."""
+    optimizer: str = "adamw"
+    """adamw, or muon for the matrices that the network names for it (the rest stays with AdamW)."""
     weight_decay: float = 0.01
     """Decay of matrices; vectors (biases, norms) are never decayed."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -44,6 +46,8 @@ class TrainingConfig:
             raise ValueError(
                 f"training.schedule must be cosine, constant or wsd, not {self.schedule!r}"
             )
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"training.optimizer must be adamw or muon, not {self.optimizer!r}")
         if self.dtype not in ("bf16", "fp32"):
             raise ValueError(f"training.dtype must be bf16 or fp32, not {self.dtype!r}")
         if self.steps < 1 or self.warmup < 0 or not self.lr > 0:

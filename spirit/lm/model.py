@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -62,8 +63,11 @@ def save(
         config.bos_token_id, config.eos_token_id = vocab.bos, vocab.eos
     state = {key: value.to("cpu", dtype) for key, value in (weights or model.state_dict()).items()}
     before, model.config.dtype = model.config.dtype, dtype
-    with _quiet():
-        model.save_pretrained(folder, state_dict=state)
+    try:
+        with _quiet():
+            model.save_pretrained(folder, state_dict=state)
+    except SafetensorError as error:
+        raise OSError(f"{folder}: the weights cannot be written ({error})") from None
     model.config.dtype = before
     vocab.save(folder / "vocab.json")
 

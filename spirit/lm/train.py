@@ -123,7 +123,9 @@ def train(recipe: LMRecipe) -> Path:
     rows = Rows(recipe.mixture, codec, rank=rank(), ranks=world())
     heldout = _heldout(recipe, codec)
     torch.manual_seed(recipe.training.seed)
-    engine = Engine(Learner(_begin(recipe, vocab)), recipe.training)
+    model = _begin(recipe, vocab)
+    hidden = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    engine = Engine(Learner(model), recipe.training, hidden=hidden)
     modalities = Modalities(vocab)
 
     def step(number: int) -> Mapping[str, float | Tensor]:

@@ -99,6 +99,8 @@ class Hubert(nn.Module):
         )
         network = HubertModel(shape)
         ears = network.feature_extractor.conv_layers[0].conv
+        # Silence must not be the point where the norm that follows divides by nothing.
+        nn.init.uniform_(ears.bias, -0.05, 0.05)
         if conv_kernel[0] >= SAMPLE_RATE // 100:
             with torch.no_grad():
                 ears.weight.copy_(_tones(conv_dim[0], conv_kernel[0])[:, None])

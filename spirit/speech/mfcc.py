@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from spirit.units import SAMPLE_RATE
 
+COEFFICIENTS = 13
 STEP = SAMPLE_RATE // 100
 WINDOW, FFT = SAMPLE_RATE // 40, 512
 
@@ -31,7 +33,7 @@ def mfcc(wave: Float[np.ndarray, " samples"], hop: int) -> Float[np.ndarray, "fr
     body = np.zeros(frames * hop + 2 * margin, np.float32)
     kept = wave[: frames * hop + margin]
     body[margin : margin + len(kept)] = kept
-    plain = _transform()(torch.from_numpy(body))
+    plain = _transform()(torch.from_numpy(body)) * _lifter()[:, None]
     plain = plain - plain.mean(1, keepdim=True)
     first = compute_deltas(plain)
     stacked: np.ndarray = (
@@ -40,9 +42,14 @@ def mfcc(wave: Float[np.ndarray, " samples"], hop: int) -> Float[np.ndarray, "fr
     return stacked
 
 
+def _lifter() -> Float[Tensor, " coefficients"]:
+    """Kaldi's (and HTK's) weights, which give the higher coefficients a say in distances."""
+    return 1 + 11 * torch.sin(torch.pi * torch.arange(COEFFICIENTS) / 22)
+
+
 @cache
 def _transform() -> Any:
     from torchaudio.transforms import MFCC
 
     mel = {"n_fft": FFT, "win_length": WINDOW, "hop_length": STEP, "n_mels": 40, "center": False}
-    return MFCC(SAMPLE_RATE, n_mfcc=13, log_mels=True, melkwargs=mel)
+    return MFCC(SAMPLE_RATE, n_mfcc=COEFFICIENTS, log_mels=True, melkwargs=mel)

@@ -13,7 +13,7 @@ from spirit import commit
 from spirit.audio import read_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import Engine, TrainingConfig, device, main_process, rank, train
-from spirit.fit_measure import draw_utterances, measure, read_report, write_report
+from spirit.fit.measure import draw_utterances, measure, read_report, write_report
 from spirit.speech.encoder import hear
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchFormat, PitchTokenizer

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from spirit.cli_options import (
+from spirit.cli.options import (
     PATH,
     Ordered,
     debug,
@@ -36,7 +36,7 @@ from spirit.cli_options import (
     help="Go on from the prompt, write its words down, or say them.",
 )
 @click.option("--out", type=PATH, metavar="FILE", help="Where speech goes: wav, flac, ogg, opus.")
-@click.option("--speaker", metavar="NAME", help="Voice of the answer; else the model's first.")
+@click.option("--speaker", metavar="NAME", help="Voice of the answer; else the model's own.")
 @click.option("--style", metavar="NAME", help="Style of the answer; else the model chooses.")
 @click.option(
     "--seconds", type=float, default=20.0, show_default=True, help="Most speech in the answer."
@@ -107,17 +107,17 @@ def generate(
             shown = f"[speech, {start:.2f} to {stop:.2f} s of {out}]"
         if not as_json:
             click.echo(shown)
-    if speech and out is not None:
+    if said and out is not None:
         import numpy as np
 
         write_audio(out, np.concatenate(speech))
     elif out is not None:
-        if "speech" in (want, "speech" if task == "speak" else ""):
+        if want == "speech" or task == "speak":
             raise ValueError("the model answered without speech; try another --seed")
         click.echo(f"spirit: the answer holds no speech, {out} is not written", err=True)
     if as_json:
         asked = {"model": model, "task": task, "want": want, "seed": sampling["seed"]}
-        written = str(out) if speech else None
+        written = str(out) if said else None
         print_json({**asked, "out": written, "seconds": said / SAMPLE_RATE, "segments": answer})
     elif not answer:
         click.echo()
@@ -127,7 +127,7 @@ def generate(
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @model_option
-@click.option("--speaker", metavar="NAME", help="Voice to speak with; else the model's first.")
+@click.option("--speaker", metavar="NAME", help="Voice to speak with; else the model's own.")
 @click.option("--predict-durations", is_flag=True, help="Leave the rhythm to the vocoder.")
 @device_option
 @debug

@@ -23,6 +23,9 @@ EXTRAS = {
 class Verbs(click.Group):
     """Verbs whose failures are one line: exit code 1, or 2 for what was typed wrongly."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of a pipeline, not of the alphabet
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from spirit import __version__
-from spirit.cli_generate import generate, resynth
-from spirit.cli_options import (
+from spirit.cli.generate import generate, resynth
+from spirit.cli.options import (
     PATH,
     Verbs,
     debug,
@@ -36,10 +36,6 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
         return main.command(**settings)(debug(function))
 
     return register
-
-
-main.add_command(generate)
-main.add_command(resynth)
 
 
 @verb()
@@ -145,6 +141,10 @@ def train(recipe: Path, sets: tuple[str, ...]) -> None:
     folder = run(config.load(recipe, LMRecipe, sets))
     if main_process():
         click.echo(folder)
+
+
+main.add_command(generate)
+main.add_command(resynth)
 
 
 @verb(name="eval")

@@ -1,8 +1,8 @@
 """Training of the speech tokenizers, each with its config."""
 
-from spirit.fit_hubert import HubertFitConfig, HubertShape, fit_hubert
-from spirit.fit_prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
-from spirit.fit_units import UnitsFitConfig, fit_units
+from spirit.fit.hubert import HubertFitConfig, HubertShape, fit_hubert
+from spirit.fit.prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
+from spirit.fit.units import UnitsFitConfig, fit_units
 
 __all__ = [
     "HubertFitConfig",

@@ -24,7 +24,7 @@ from spirit.data.children import run_jobs
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
-from spirit.hear import THREADS, Job, PartMaker, Progress, audio_name
+from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, audio_name
 
 Variant = Literal["base", "expressive"]
 

@@ -1,0 +1,58 @@
+"""The demonstration: what is heard and answered is printed, spoken and drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spirit.audio import read_audio
+from spirit.demo import Block, picture, run
+from spirit.pipeline import Spirit
+from spirit.units import SAMPLE_RATE
+from tests.bundle import JFK
+
+pytest_plugins = "tests.fixtures"
+
+
+def pixels(path: Path) -> np.ndarray:
+    from matplotlib.image import imread
+
+    image: np.ndarray = imread(path)
+    return image
+
+
+def test_the_demo_writes_what_it_says(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(bundle, out=tmp_path)
+    printed = capsys.readouterr().out.split("\n")
+    assert [line.split(" ")[0] for line in printed if line.startswith(("heard", "read"))] == [
+        "heard",
+        "read",
+    ]
+    lengths = [float(line.split("[")[1].split(" ")[0]) for line in printed if "s of speech" in line]
+    assert lengths
+    reply = len(read_audio(tmp_path / "reply.wav")) / SAMPLE_RATE
+    assert sum(lengths) == pytest.approx(reply, abs=0.01 * len(lengths))
+    assert pixels(tmp_path / "reply.png").shape[0] > 600
+
+
+def test_all_panels_of_a_picture_share_one_time_axis(spirit: Spirit, tmp_path: Path) -> None:
+    """Silence, then speech: above, below and between, colour begins at the same place."""
+    wave = np.concatenate([np.zeros(len(read_audio(JFK)), np.float32), read_audio(JFK)])
+    tracks = spirit.tokenizer.encoder.encode(wave)
+    blocks = [
+        Block("asked", "you wrote", "and so"),
+        Block("text", "it writes", "my fellow americans"),
+        Block("speech", "it says", wave=wave, tracks=tracks),
+    ]
+    picture(tmp_path / "a.png", blocks, "a picture")
+    image = pixels(tmp_path / "a.png")[..., :3]
+    dark = image.max(2) < 0.1  # only the silent half of the spectrogram is black
+    columns = np.flatnonzero(dark.mean(0) > 0.15)
+    width = columns[-1] - columns[0]
+    spoken = sum(block.seconds for block in blocks[:2]), blocks[2].seconds
+    inch = image.shape[1] - 110 * 1.5  # pixels of the axes: all but the margins
+    expected = 110 * 1.2 + inch * spoken[0] / sum(spoken)
+    assert columns[0] == pytest.approx(expected, abs=0.02 * image.shape[1])
+    assert width == pytest.approx(inch * spoken[1] / sum(spoken) / 2, rel=0.25)
