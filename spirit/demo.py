@@ -52,6 +52,7 @@ def picture(path: Path, blocks: Sequence[Block], heading: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    blocks = [block for block in blocks if block.seconds]  # units without a sound have no room
     edges = np.concatenate([[0.0], np.cumsum([block.seconds for block in blocks])])
     scale = float(np.clip(28 / edges[-1], 1.2, 2.6))  # inches per second
     figure = Figure(figsize=(max(9.0, edges[-1] * scale + 1.5), 8.6), facecolor=PAPER)

@@ -37,8 +37,8 @@ def test_the_demo_writes_what_it_says(
     assert pixels(tmp_path / "reply.png").shape[0] > 600
 
 
-def test_all_panels_of_a_picture_share_one_time_axis(spirit: Spirit, tmp_path: Path) -> None:
-    """Silence, then speech: above, below and between, colour begins at the same place."""
+def test_a_picture_gives_speech_the_room_of_its_time(spirit: Spirit, tmp_path: Path) -> None:
+    """A black half, then a coloured one, where the widths of the blocks say they must be."""
     wave = np.concatenate([np.zeros(len(read_audio(JFK)), np.float32), read_audio(JFK)])
     tracks = spirit.tokenizer.encoder.encode(wave)
     blocks = [
@@ -48,11 +48,11 @@ def test_all_panels_of_a_picture_share_one_time_axis(spirit: Spirit, tmp_path: P
     ]
     picture(tmp_path / "a.png", blocks, "a picture")
     image = pixels(tmp_path / "a.png")[..., :3]
-    dark = image.max(2) < 0.1  # only the silent half of the spectrogram is black
-    columns = np.flatnonzero(dark.mean(0) > 0.15)
+    dark = image.max(2) < 0.1  # the spectrogram is all black in the silent half only
+    columns = np.flatnonzero(dark.mean(0) > 0.22)
     width = columns[-1] - columns[0]
     spoken = sum(block.seconds for block in blocks[:2]), blocks[2].seconds
     inch = image.shape[1] - 110 * 1.5  # pixels of the axes: all but the margins
     expected = 110 * 1.2 + inch * spoken[0] / sum(spoken)
     assert columns[0] == pytest.approx(expected, abs=0.02 * image.shape[1])
-    assert width == pytest.approx(inch * spoken[1] / sum(spoken) / 2, rel=0.25)
+    assert width == pytest.approx(inch * spoken[1] / sum(spoken) / 2, rel=0.1)

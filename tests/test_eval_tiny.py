@@ -14,8 +14,10 @@ from spirit import commit
 from spirit.data.corpus import Utterance
 from spirit.eval.card import write_card
 from spirit.eval.report import HUMAN, Report, figures_of, markdown
-from spirit.eval.tiny import choose, digest, draw_prompts
+from spirit.eval.tiny import choose, digest, draw_prompts, evaluate_tiny
 from spirit.units import Word
+
+pytest_plugins = "tests.fixtures"
 
 
 def clip(speaker: str, number: int, words: int = 6) -> Utterance:
@@ -189,3 +191,48 @@ def test_the_digest_follows_weights_not_prose_or_place(made, tmp_path):
     assert digest(moved) == before
     commit.text(moved / "spirit.toml", "x = 1")
     assert digest(moved) != before
+
+
+JFK = Path(__file__).parent / "data" / "jfk.flac"
+
+
+def corpus_of(folder: Path, speakers: tuple[str, ...]) -> Path:
+    """One recording under several ids: what it measures is not good, but real."""
+    text = "and so my fellow americans"
+    words = [
+        {"text": word, "start": 8_000 * i, "stop": 8_000 * (i + 1)}
+        for i, word in enumerate(text.split())
+    ]
+    lines = [
+        {"id": f"{name}-1", "audio": str(JFK), "text": text, "words": words, "speaker": name}
+        for name in speakers
+    ]
+    path = folder / "heldout.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_model_is_measured_and_an_interrupted_evaluation_goes_on(bundle, tmp_path):
+    data = corpus_of(tmp_path, ("slt", "rms", HUMAN))
+    out = tmp_path / "eval"
+
+    def evaluate() -> Report:
+        return evaluate_tiny(bundle, data, out, limit=2, prompts=2, device="cpu", jobs=1)
+
+    report = evaluate()
+    assert report.sentences == 2
+    assert report.figures["original"].value <= 0.4  # the ear hears the recording
+    assert report.figures["heard"].value > 0.8  # random weights do not
+    assert report.figures[f"heard.{HUMAN}"].count == 1
+    assert report.figures["resynthesis"].count == 2
+    assert {path.suffix for path in (out / "recordings").iterdir()} == {".flac"}
+    assert Report.load(out / "figures.json") == report
+
+    heard = out / "heard.jsonl"
+    lines = heard.read_text().splitlines(keepends=True)
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "recordings").iterdir()}
+    heard.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed in the middle of a line
+    again = evaluate()
+    assert again.figures == report.figures
+    assert heard.read_text().splitlines(keepends=True)[:2] == lines[:2]
+    assert {path: path.stat().st_mtime_ns for path in (out / "recordings").iterdir()} == stamps

@@ -118,6 +118,12 @@ options() {
   for change in $(sed -n "s/^$1 //p" "$here/$PRESET.sets"); do printf '%s ' $2"$change"; done
 }
 
+yield() { # lets a process have only what all others leave
+  sleep 0.5
+  renice -n 19 "$1" >/dev/null 2>&1 || true
+  { echo 19 >"/proc/$1/autogroup"; } 2>/dev/null || true
+}
+
 # fit NAME "STAGES BEFORE" THREADS "VERB" RECIPE KEY=VALUE...   a stage that trains something
 fit() {
   local name=$1 before=$2 threads=$3 verb=$4 recipe=$here/$5 change sets=()
@@ -160,9 +166,9 @@ main() {
     "$python" $here/corpus.py --out "$WORK/corpus" --workers "$cores" $(options corpus --)
   await corpus
 
-  # Pitch takes what HuBERT's two threads leave.
+  # Pitch takes what HuBERT's threads leave.
   fit pitch corpus 1 "fit pitch" pitch.toml corpus="$train" heldout="$heldout" $on
-  renice -n 19 "${pids[pitch]:-}" >/dev/null 2>&1 || true
+  [[ -z ${pids[pitch]:-} ]] || yield "${pids[pitch]}"
   fit hubert1 corpus "$cores" "fit hubert" hubert1.toml corpus="$train" $on
   await hubert1
   fit hubert2 hubert1 "$cores" "fit hubert" hubert2.toml corpus="$train" teacher="$WORK/hubert1" $on

@@ -109,12 +109,13 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
         return train.fit(told, Autocorrelation(device=device(told.training.device)).batch)
     from spirit import fit
 
-    form, function = {
+    fits: dict[str, tuple[type, Callable[[Any], Any]]] = {
         "hubert": (fit.HubertFitConfig, fit.fit_hubert),
         "units": (fit.UnitsFitConfig, fit.fit_units),
         "pitch": (fit.PitchConfig, fit.fit_pitch),
         "style": (fit.StyleConfig, fit.fit_style),
-    }[name]
+    }
+    form, function = fits[name]
     return function(config.load(recipe, form, sets))
 
 
@@ -171,14 +172,14 @@ main.add_command(resynth)
 @json_option
 def evaluate(suite: str, model: str, data: Path, out: Path, as_json: bool, **settings: Any) -> None:
     """Measure what a model can do, with an independent ear."""
-    from spirit.eval.report import table
+    from spirit.eval.report import markdown
     from spirit.eval.tiny import evaluate_tiny
 
     report = evaluate_tiny(model, data, out, **settings)
     if as_json:
         click.echo((out / "figures.json").read_text(encoding="utf-8"))
     else:
-        click.echo(table(report))
+        click.echo(markdown(report))
 
 
 @verb()

@@ -56,6 +56,7 @@ from spirit.cli.options import (
 @click.pass_context
 def generate(
     ctx: click.Context,
+    /,
     *,
     prompt_text: tuple[str, ...],
     prompt_audio: tuple[str, ...],
@@ -75,7 +76,8 @@ def generate(
     --prompt-text and --prompt-audio may repeat and mix; their order is the order of the prompt,
     which is not repeated in the answer. Where speech may come, --out has to say where it goes.
     """
-    from spirit.audio import SAMPLE_RATE, check_writable, read_audio, write_audio
+    from spirit.audio import check_writable, read_audio, write_audio
+    from spirit.units import SAMPLE_RATE
 
     speaks = task == "speak" or (task == "continue" and want != "text")
     if out is not None:

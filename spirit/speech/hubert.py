@@ -222,7 +222,8 @@ def _tones(channels: int, width: int) -> Float[Tensor, "channels width"]:
     as short as the distance to its neighbors allows, and louder the higher it is, as speech is not.
     """
     count = -(-channels // 4)
-    mel = torch.linspace(*(2_595 * math.log10(1 + hertz / 700) for hertz in (60, 7_600)), count + 2)
+    low, high = (2_595 * math.log10(1 + hertz / 700) for hertz in (60, 7_600))
+    mel = torch.linspace(low, high, count + 2)
     edges = 700 * (10 ** (mel / 2_595) - 1)
     hertz, band = edges[1:-1, None], (edges[2:] - edges[:-2])[:, None] / 2
     time = (torch.arange(width) - (width - 1) / 2) / SAMPLE_RATE
@@ -230,7 +231,9 @@ def _tones(channels: int, width: int) -> Float[Tensor, "channels width"]:
     phase = torch.arange(4)[:, None, None] * math.pi / 2
     tones = (swell * torch.cos(2 * math.pi * hertz * time + phase)).transpose(0, 1).flatten(0, 1)
     tones = tones[:channels] / tones[:channels].norm(dim=1, keepdim=True)
-    return tones * (hertz / hertz.mean()).sqrt().repeat_interleave(4, 0)[:channels] * 10
+    loudness: Tensor = (hertz / hertz.mean()).sqrt().repeat_interleave(4, 0)[:channels]
+    ears: Tensor = tones * loudness * 10
+    return ears
 
 
 def _reach(kernels: Sequence[int], strides: Sequence[int]) -> int:
