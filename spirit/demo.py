@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +37,9 @@ class Block:
 
     @property
     def lines(self) -> list[str]:
-        """The text in lines, about as wide as high."""
-        return textwrap.wrap(self.text, max(14, round(2.2 * len(self.text) ** 0.5))) or [""]
+        """The text in lines, about as wide as high, without what cannot be drawn."""
+        text = "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in self.text)
+        return textwrap.wrap(text, max(14, round(2.2 * len(text) ** 0.5))) or [""]
 
     @property
     def seconds(self) -> float:
@@ -80,7 +82,9 @@ def picture(path: Path, blocks: Sequence[Block], heading: str) -> None:
     axes[3].set_xlabel("seconds of speech", color=FAINT)
     axes[3].set_xlim(0, edges[-1])
     figure.suptitle(heading, x=1.2 * inch, y=0.975, ha="left", color=INK, size=15)
-    figure.savefig(path, dpi=110, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is a box
+        figure.savefig(path, dpi=110, format="png")
 
 
 def _bare(axis: Any, name: str) -> None:

@@ -19,6 +19,8 @@ NAME = "tiny"
 LICENSE = "Apache-2.0"
 LIMIT = 40_000_000
 """Bytes of the whole bundle."""
+RESULTS, RESULTS_END = "<!-- results: written by recipes/tiny -->", "<!-- /results -->"
+"""Between these lines of the README stand the figures and answers."""
 CHECKS = 16
 """Recordings on which half precision must not change a unit."""
 
@@ -118,11 +120,19 @@ def _in_words(device: str) -> str:
 
 
 def deliver(work: Path, out: Path) -> None:
-    """Copy the bundle to where it is used, in place of an older one."""
+    """Copy the bundle to where it is used, and its figures into the README there."""
     for kind in ("tokenizers", "checkpoints"):
         with commit.folder(out / kind / NAME) as partial:
             shutil.copytree(work / "bundle" / kind / NAME, partial, dirs_exist_ok=True)
         print(out / kind / NAME)
+    readme = out / "README.md"
+    before, found, after = (readme.read_text() if readme.is_file() else "").partition(RESULTS)
+    if found:
+        from spirit.eval.report import Report, markdown
+
+        _, end, rest = after.partition(RESULTS_END)
+        measured = markdown(Report.load(work / "eval/figures.json"))
+        commit.text(readme, f"{before}{RESULTS}\n{measured}\n{end}{rest}")
 
 
 def main() -> int:
