@@ -28,6 +28,9 @@ def file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; the finished file takes the name `path` at the end, or nothing
     does."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # The rename would put a plain file in the place of a device, a pipe or a folder.
+        raise ValueError(f"{path} is not a plain file and cannot be replaced by one")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _aside(path)
     try:

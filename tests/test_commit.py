@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 
@@ -27,6 +28,15 @@ def test_a_folder_replaces_the_older_one_whole(tmp_path):
         raise OSError(errno.ENOSPC, "disk full")
     assert (path / "w" / "x").read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_never_takes_the_place_of_a_pipe_or_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(ValueError, match="not a plain file"):
+            commit.text(tmp_path / name, "one")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

@@ -16,7 +16,7 @@ from spirit.vocoder.frames import NONE, hold, lay_out, lengths, runs
 from spirit.vocoder.generator import Generator
 from spirit.vocoder.recipe import NetworkConfig, VocoderRecipe, parts
 from spirit.vocoder.source import excite, noise, overlap_add, spectra
-from spirit.vocoder.vocoder import Voice
+from spirit.vocoder.voice import Voice
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ALPHABET = {"unit": 12, "pitch": 5, "style": 3}

@@ -1,5 +1,6 @@
 """What the verbs of the command line share: errors in one line, options, JSON."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            answer = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk under the output shows only here
+            return answer
         except KeyboardInterrupt:
             click.echo("spirit: interrupted", err=True)
             ctx.exit(130)

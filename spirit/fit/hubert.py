@@ -129,6 +129,8 @@ def _targets(
 ) -> list[np.ndarray]:
     """The cluster of every frame of the clean recordings; made once, by the main process."""
     path = config.out / "targets.safetensors"
+    if config.teacher and not (config.teacher / WEIGHTS).is_file():
+        raise ValueError(f"{config.teacher} holds no {SHAPE}; fit the iteration before it first")
     source = commit.sha256(config.teacher / WEIGHTS) if config.teacher else "mfcc"
     made = [
         source,

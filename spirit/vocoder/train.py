@@ -25,7 +25,8 @@ from spirit.vocoder.recipe import POINTS, VocoderRecipe, parts
 from spirit.vocoder.samples import Samples
 from spirit.vocoder.segments import Batch, Clip, Draw, HearF0, draw_batch, read_clips
 from spirit.vocoder.source import excite, noise
-from spirit.vocoder.vocoder import Vocoder, Voice
+from spirit.vocoder.vocoder import Vocoder
+from spirit.vocoder.voice import Voice
 
 _KINDS = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
 
