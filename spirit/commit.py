@@ -23,6 +23,13 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+def _share(path: Path) -> None:
+    """Give a file the rights that a new one has here; safetensors leaves its own to the owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; the finished file takes the name `path` at the end, or nothing
@@ -35,6 +42,7 @@ def file(path: Path) -> Iterator[Path]:
     partial = _aside(path)
     try:
         yield partial
+        _share(partial)
         _fsync(partial)
         partial.replace(path)
         _fsync(path.parent)
@@ -54,6 +62,7 @@ def folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for inner in sorted(partial.rglob("*")):
+            _share(inner)
             _fsync(inner)
         _fsync(partial)
         if path.exists():

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from spirit import commit
 from spirit.audio import read_audio, write_audio
 from spirit.codec import Segment
-from spirit.pipeline import Spirit
+from spirit.pipeline import Spirit, find
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
 from spirit.vocab import Want
 
@@ -239,7 +239,7 @@ def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
     blocks += [Block("asked", "you wrote", WRITTEN), *_answer(spirit, WRITTEN, "speech")]
     write_audio(out / "reply.wav", np.concatenate([block.wave for block in blocks]))
     with commit.file(out / "reply.png") as partial:
-        picture(partial, blocks, f"{Path(folder).name} hears, reads, writes and speaks")
+        picture(partial, blocks, f"{find(folder).name} hears, reads, writes and speaks")
     print(f"written   {out / 'reply.wav'}, {out / 'reply.png'}")
 
 

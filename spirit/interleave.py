@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from spirit.codec import Segment
-from spirit.units import Tracks, Word
+from spirit.units import Tracks, Units, Word
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,16 @@ def interleave(words: Sequence[Word], tracks: Tracks, switches: Switches) -> tup
     segments: list[Segment] = []
     spoken = switches.speech_first
     for first, last in pairwise(bounds):
-        if spoken:
-            segments.append(
-                tracks.clip(_cut(words, first, tracks), _cut(words, last, tracks)).merge()
-            )
-        else:
-            segments.append(" ".join(word.text for word in words[first:last]))
+        text, speech = excerpt(words, tracks, first, last)
+        segments.append(speech if spoken else text)
         spoken = not spoken
     return tuple(segments)
+
+
+def excerpt(words: Sequence[Word], tracks: Tracks, first: int, last: int) -> tuple[str, Units]:
+    """The words `[first, last)` with single spaces, and their speech, cut as in `interleave`."""
+    speech = tracks.clip(_cut(words, first, tracks), _cut(words, last, tracks)).merge()
+    return " ".join(word.text for word in words[first:last]), speech
 
 
 def _cut(words: Sequence[Word], index: int, tracks: Tracks) -> int:

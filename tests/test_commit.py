@@ -30,6 +30,24 @@ def test_a_folder_replaces_the_older_one_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_others_may_read_what_a_library_kept_to_its_owner(tmp_path):
+    def keep(path):
+        path.write_text("weights")
+        path.chmod(0o600)
+
+    mask = os.umask(0o027)
+    try:
+        with commit.file(tmp_path / "a") as partial:
+            keep(partial)
+        with commit.folder(tmp_path / "b") as partial:
+            (partial / "in").mkdir(mode=0o700)
+            keep(partial / "in" / "c")
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"a": 0o640, "b": 0o750, "in": 0o750, "c": 0o640}
+
+
 def test_a_file_never_takes_the_place_of_a_pipe_or_a_folder(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

@@ -29,8 +29,17 @@ Line = dict[str, object]
 
 def run(out: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """Run corpus.py as the recipe does."""
-    command = [sys.executable, str(TINY / "corpus.py"), "--out", str(out), "--prompts", "0", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        str(TINY / "corpus.py"),
+        "--out",
+        str(out),
+        "--prompts",
+        "0",
+        "--texts",
+        "50",
+    ]
+    return subprocess.run([*command, *args], capture_output=True, text=True, check=False)
 
 
 def read(path: Path) -> list[dict]:
@@ -102,6 +111,9 @@ def test_held_out_sentences_and_settings_stay_apart(made: Path) -> None:
     assert all(language.heldout(line["text"]) for line in read(made / "heldout.jsonl"))
     assert not any(language.heldout(line["text"]) for line in read(made / "train.jsonl"))
     assert {line["speaker"] for line in read(made / "heldout.jsonl")} == set(voices.VOICES)
+    written = (made / "text.txt").read_text().splitlines()
+    assert len(written) == 50
+    assert not any(language.heldout(text) for text in written)
 
 
 @pytest.mark.parametrize("style", voices.STYLES)
@@ -140,7 +152,7 @@ def test_word_in_doubt_is_not_guessed(scratch: Path) -> None:
 
 @needs_flite
 def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Path) -> None:
-    config = corpus.CorpusConfig(sentences=6, heldout=4, prompts=0, augment=0.9, seed=5)
+    config = corpus.CorpusConfig(sentences=6, heldout=4, prompts=0, augment=0.9, texts=50, seed=5)
     out = tmp_path / "corpus"
     (out / "audio").mkdir(parents=True)
     voices.prepare(tmp_path)
@@ -148,7 +160,7 @@ def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Pat
     corpus.make_block(config, ("heldout", 0, 4), out, tmp_path, alone)  # then the power fails
     (out / "audio/.slt-000000.flac.1.partial").write_bytes(b"torn")
     corpus.build(config, out)
-    for name in ("train.jsonl", "heldout.jsonl", "corpus.json"):
+    for name in ("train.jsonl", "heldout.jsonl", "text.txt", "corpus.json"):
         assert (out / name).read_bytes() == (made / name).read_bytes()
     names = sorted(path.name for path in (made / "audio").iterdir())
     assert names == sorted(path.name for path in (out / "audio").iterdir())

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def corpus(tmp_path_factory) -> Path:
 
 def recipe(corpus: Path, out: Path, steps: int = 6, **changes) -> HubertFitConfig:
     training = TrainingConfig(steps=steps, lr=1e-3, warmup=2, device="cpu", dtype="fp32")
-    values = {"network": SHAPE, "clusters": 8, "frames": 20, "batch": 4, **changes}
-    return HubertFitConfig(corpus=corpus, out=out, training=training, **values)
+    values = {"network": SHAPE, "clusters": 8, "frames": 20, "batch": 4, "training": training}
+    return HubertFitConfig(corpus=corpus, out=out, **{**values, **changes})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -105,6 +106,15 @@ def test_the_second_iteration_learns_from_the_first(first, corpus, tmp_path):
     assert Hubert.load(tmp_path).channels == 32
     with pytest.raises(ValueError, match=r"holds no hubert\.json"):
         fit_hubert(recipe(corpus, tmp_path / "b", teacher=tmp_path / "nowhere"))
+
+
+def test_a_warm_iteration_goes_on_from_the_weights_of_the_first(first, corpus, tmp_path):
+    still = replace(recipe(corpus, tmp_path).training, lr=1e-12, weight_decay=0.0)
+    fit_hubert(recipe(corpus, tmp_path, teacher=first, warm=True, training=still))
+    for name, value in weights(first).items():
+        assert torch.allclose(weights(tmp_path)[name], value, atol=1e-6), name
+    with pytest.raises(ValueError, match="`teacher` is not set"):
+        fit_hubert(recipe(corpus, tmp_path / "b", warm=True))
 
 
 def test_units_come_with_their_network_and_with_figures(first, corpus, tmp_path):

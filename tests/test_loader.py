@@ -246,6 +246,51 @@ def test_each_source_makes_documents_of_its_own_shape(config, codec):
     assert all(document.closed for document in shapes.values())
 
 
+def test_excerpts_are_words_in_a_row_with_their_own_speech(config, codec):
+    whole = Rows(config, codec).documents
+    documents = Rows(replace(config, excerpts=0.5), codec).documents
+    shorter = Counter()
+    for number in range(80):
+        row = documents._row(number)
+        for source in ("transcribe", "speak"):
+            if not row.text:
+                continue
+            document = documents.document(source, 0, number)
+            assert document == documents.document(source, 0, number), "it is drawn once"
+            text = next(s for s in document.segments if isinstance(s, str))
+            units = next(s for s in document.segments if isinstance(s, Units))
+            if document == whole.document(source, 0, number):
+                continue
+            shorter[source] += 1
+            words = text.split()
+            spoken = [word.text for word in row.words]
+            first = next(
+                i for i in range(len(spoken)) if spoken[i : i + len(words)] == words
+            )  # words may repeat, so more places are possible
+            assert 1 <= len(words) < len(spoken)
+            # The middle of each word lies in the clip, wherever between words it is cut.
+            clips = [
+                row.tracks.clip(
+                    row.tracks.origin
+                    if i == 0
+                    else (spoken_stop(row, i) + row.words[i].start) // 2,
+                    row.tracks.origin + row.tracks.samples
+                    if i + len(words) == len(spoken)
+                    else (row.words[i + len(words) - 1].stop + row.words[i + len(words)].start)
+                    // 2,
+                ).merge()
+                for i in range(first, len(spoken) - len(words) + 1)
+                if spoken[i : i + len(words)] == words
+            ]
+            assert units in clips
+    assert all(20 <= shorter[source] <= 52 for source in ("transcribe", "speak")), shorter
+
+
+def spoken_stop(row: Row, index: int) -> int:
+    """Where the word before `index` ends."""
+    return row.words[index - 1].stop
+
+
 def test_only_rows_that_can_do_it_take_part(config, codec):
     counts = Rows(config, codec).counts
     assert counts == {
@@ -326,6 +371,7 @@ def test_a_vocabulary_that_does_not_fit_the_shards_is_refused(config, codec):
         ({"speech": 0.5}, "sum to 1"),
         ({"speech": 1.5, "text": -0.5}, "none is negative"),
         ({"speech": 1.0, "row": 4}, "row must be at least 8"),
+        ({"speech": 1.0, "excerpts": 1.5}, "excerpts is a share"),
         ({"speech": 1.0, "window": 0}, "window must be at least 1"),
         ({"speech": 1.0, "text_span": (5, 2)}, "a span is two numbers"),
     ],

@@ -2,7 +2,8 @@
 
     python recipes/tiny/corpus.py --out build/corpus --sentences 6000 --heldout 320
 
-writes `train.jsonl`, `heldout.jsonl` and `audio/*.flac`. Utterance i depends only on (seed, i).
+writes `train.jsonl`, `heldout.jsonl`, `audio/*.flac` and `text.txt`, sentences that nobody speaks.
+Utterance i depends only on (seed, i).
 What is interrupted goes on where it was; a finished corpus is left alone.
 """
 
@@ -52,6 +53,8 @@ class CorpusConfig:
     """Recordings of the human voice, at most; one of ten is held out."""
     augment: float = 0.15
     """Share of the synthetic training recordings that get a changed copy."""
+    texts: int = 40_000
+    """Further training sentences, written only: of these the model learns the language."""
     seed: int = 0
 
 
@@ -74,9 +77,7 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     """
     held = split == "heldout"
     rng = random.Random(f"{config.seed} {split} {index}")
-    text = language.draw(rng)
-    while language.heldout(text) != held:
-        text = language.draw(rng)
+    text = sentence(rng, held)
     voice = list(voices.VOICES)[index % len(voices.VOICES)]
     names = list(voices.STYLES)
     style = rng.choices(names, [2 if name == "neutral" else 1 for name in names])[0]
@@ -84,6 +85,14 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     changed = not held and rng.random() < config.augment
     change = augment.draw_change(rng) if changed else None
     return Job(f"{voice}-{'h' if held else ''}{index:06d}", text, voice, style, settings, change)
+
+
+def sentence(rng: random.Random, held: bool) -> str:
+    """A sentence for training, or one that is kept from it."""
+    text = language.draw(rng)
+    while language.heldout(text) != held:
+        text = language.draw(rng)
+    return text
 
 
 def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> list[Line]:
@@ -212,6 +221,8 @@ def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
     for split in ("train", "heldout"):
         lines = [json.dumps(line) + "\n" for made in parts for line in made[split]]
         commit.text(out / f"{split}.jsonl", "".join(lines))
+    texts = (sentence(random.Random(f"{config.seed} text {i}"), False) for i in range(config.texts))
+    commit.text(out / "text.txt", "".join(f"{text}\n" for text in texts))
     commit.json_file(out / "corpus.json", asdict(config))
     shutil.rmtree(out / "parts")
     for partial in (out / "audio").glob(".*.partial"):

@@ -190,7 +190,8 @@ main() {
   # Side by side: two trainings with one thread each use two cores better than one with two.
   half=$(((cores + 1) / 2))
   fit lm "shards-train shards-heldout" "$half" train train.toml tokenizer="$WORK/tokenizer" \
-    mixture.shards="[\"$WORK/shards-train\"]" heldout="[\"$WORK/shards-heldout\"]" $on
+    mixture.shards="[\"$WORK/shards-train\"]" mixture.texts="[\"$WORK/corpus/text.txt\"]" \
+    heldout="[\"$WORK/shards-heldout\"]" $on
   fit vocoder shards-train "$half" "fit vocoder" vocoder.toml units="$WORK/shards-train" \
     audio="$WORK/corpus" $on
   await lm vocoder

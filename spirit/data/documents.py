@@ -12,7 +12,8 @@ from jaxtyping import Int
 
 from spirit.codec import Codec, Document
 from spirit.data.shards import Row, read_shards
-from spirit.interleave import draw_switches, interleave
+from spirit.interleave import draw_switches, excerpt, interleave
+from spirit.units import Units
 
 Source = Literal["interleaved", "speech", "text", "transcribe", "speak"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -40,6 +41,7 @@ class Documents:
         own_texts: bool = True,
         text_span: tuple[int, int] = (10, 30),
         speech_span: tuple[int, int] = (5, 15),
+        excerpts: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.codec = codec
@@ -50,6 +52,7 @@ class Documents:
         self._lines = [line for path in texts for line in read_lines(path)]
         self._own_texts = own_texts
         self._spans = (text_span, speech_span)
+        self._excerpts = excerpts
         self._seed = seed
         self._orders: dict[Source, tuple[int, Int[np.ndarray, " documents"]]] = {}
         parts = [part["sha256"] for shards in self._shards for part in shards.manifest["parts"]]
@@ -98,12 +101,23 @@ class Documents:
             rng = draw_rng(self._seed, "interleave", epoch, row.id)
             switches = draw_switches(len(row.words), rng, text=text, speech=speech)
             return Document(interleave(row.words, row.tracks, switches), closed=True)
-        units = row.tracks.merge()
+        if source == "speech":
+            return Document((row.tracks.merge(),), closed=True)
+        words, sound = self._words_and_sound(source, epoch, row)
         if source == "transcribe":
-            return Document((units, row.text), task="transcribe", closed=True)
-        if source == "speak":
-            return Document((row.text, units), task="speak", closed=True)
-        return Document((units,), closed=True)
+            return Document((sound, words), task="transcribe", closed=True)
+        return Document((words, sound), task="speak", closed=True)
+
+    def _words_and_sound(self, source: Source, epoch: int, row: Row) -> tuple[str, Units]:
+        """The words and the speech of a row, or of some words of it that follow one another."""
+        if self._excerpts and len(row.words) > 1:
+            rng = draw_rng(self._seed, "excerpt", source, epoch, row.id)
+            if rng.random() < self._excerpts:
+                # Short ones most often: each doubling of the length has an equal share.
+                count = int(len(row.words) ** rng.random())
+                first = int(rng.integers(len(row.words) - count + 1))
+                return excerpt(row.words, row.tracks, first, first + count)
+        return row.text, row.tracks.merge()
 
     def encode(self, source: Source, epoch: int, number: int) -> Int[np.ndarray, " tokens"]:
         """The ids of a document."""

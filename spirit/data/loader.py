@@ -47,6 +47,10 @@ class MixtureConfig:
     """Words in a text span of an interleaved document, least and most (the paper's)."""
     speech_span: tuple[int, int] = (5, 15)
     """Words in a speech span of an interleaved document, least and most (the paper's)."""
+    excerpts: float = 0.0
+    """Share of the transcribe and speak documents that are a few words of an utterance instead of
+    all of it, where word times are known: of short ones a new model learns which sound is which
+    letter, long before it would of whole sentences."""
     answer_only: bool = False
     """Whether transcribe and speak documents are trained on their answer alone."""
     row: int = 1_024
@@ -63,6 +67,8 @@ class MixtureConfig:
         if min(shares) < 0 or not 0.99 <= sum(shares) <= 1.01:
             listed = ", ".join(f"{s} {share:g}" for s, share in zip(SOURCES, shares, strict=True))
             raise ValueError(f"the shares of a mixture sum to 1 and none is negative, not {listed}")
+        if not 0 <= self.excerpts <= 1:
+            raise ValueError(f"excerpts is a share between 0 and 1, not {self.excerpts:g}")
         for span in (self.text_span, self.speech_span):
             if not 1 <= span[0] <= span[1]:
                 raise ValueError(f"a span is two numbers of words, least and most, not {span}")
@@ -148,6 +154,7 @@ class Rows:
             own_texts=config.own_texts,
             text_span=config.text_span,
             speech_span=config.speech_span,
+            excerpts=config.excerpts,
             seed=config.seed,
         )
         self.counts = {source: len(self.documents.of(source)) for source in config.weights}

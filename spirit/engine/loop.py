@@ -1,5 +1,6 @@
 """The loop around every training step: exact resume, checkpoints, signals, progress."""
 
+import ctypes
 import dataclasses
 import json
 import signal
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -54,6 +55,7 @@ def train(
     """
     state = state or {}
     root = out / "state"
+    _keep_memory()
     torch.manual_seed(config.seed + rank())
     first = _resume(root, engines, state)
 
@@ -84,6 +86,15 @@ def train(
                 raise SystemExit(143) if term else KeyboardInterrupt
     if main_process():
         commit.json_file(root / "finished.json", dataclasses.asdict(config))
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what tensors give back; fetched anew, each step pays for zeroed pages."""
+    trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (which may be 32 MiB at most)
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim, 1 << 30)
+        mallopt(mmap, 32 << 20)
 
 
 def finished(out: Path, config: TrainingConfig) -> bool:

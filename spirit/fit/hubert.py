@@ -66,6 +66,9 @@ class HubertFitConfig:
     """The folder of the iteration before, whose features are clustered into targets; none: MFCC."""
     teacher_layer: int = 0
     """Which of its layers; 0 is the last."""
+    warm: bool = False
+    """Whether to go on from the teacher's weights; else from nothing, as in the paper. A short
+    training gets further from there."""
     clusters: int = 100
     """How many clusters the targets have."""
     cluster_seconds: float = 3_600.0
@@ -90,7 +93,7 @@ def fit_hubert(config: HubertFitConfig) -> None:
     if (out / SHAPE).is_file() and finished(out, training):
         return
     torch.manual_seed(training.seed)
-    hubert = Hubert.new(**dataclasses.asdict(config.network))
+    hubert = _begin(config)
     engine = Engine(MaskedPrediction(hubert, config.clusters), training)
     waves = load_waves(list(read_corpus(config.corpus)))
     crops = Crops(
@@ -122,6 +125,14 @@ def fit_hubert(config: HubertFitConfig) -> None:
     if main_process():
         commit.text(out / "recipe.toml", dump(config))
         hubert.save(out)
+
+
+def _begin(config: HubertFitConfig) -> Hubert:
+    if not config.warm:
+        return Hubert.new(**dataclasses.asdict(config.network))
+    if config.teacher is None:
+        raise ValueError("warm = true goes on from a teacher's weights, but `teacher` is not set")
+    return Hubert.load(config.teacher).train()
 
 
 def _targets(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,12 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
         figures["mfcc_pnmi"] = _cluster(Listener(None, hubert.hop), heard, control, config)[1][
             "pnmi"
         ]
+        if figures["pnmi"] < figures["mfcc_pnmi"]:
+            print(
+                f"these units tell less about phones (PNMI {figures['pnmi']:.3f}) than k-means on "
+                f"MFCC ({figures['mfcc_pnmi']:.3f}); train HuBERT longer",
+                file=sys.stderr,
+            )
     report = {
         "figures": figures,
         "layer": network.layer,
