@@ -102,7 +102,7 @@ def test_a_stopped_training_ends_as_if_it_had_run_through(first, corpus, tmp_pat
 
 
 def test_the_second_iteration_learns_from_the_first(first, corpus, tmp_path):
-    fit_hubert(recipe(corpus, tmp_path, teacher=first, teacher_layer=1))
+    fit_hubert(recipe(corpus, tmp_path, teacher=first, teacher_layer=1, level=True))
     assert Hubert.load(tmp_path).channels == 32
     with pytest.raises(ValueError, match=r"holds no hubert\.json"):
         fit_hubert(recipe(corpus, tmp_path / "b", teacher=tmp_path / "nowhere"))

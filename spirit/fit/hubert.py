@@ -20,6 +20,7 @@ from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, 
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
 from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert
+from spirit.speech.level import Level
 from spirit.speech.listen import Listener, Wave, draw, features, load_waves
 from spirit.speech.prediction import MaskedPrediction, draw_mask
 from spirit.speech.quantizer import KMeans
@@ -69,6 +70,9 @@ class HubertFitConfig:
     warm: bool = False
     """Whether to go on from the teacher's weights; else from nothing, as in the paper. A short
     training gets further from there."""
+    level: bool = False
+    """Whether the features of all speakers get the same mean and covariance before they are
+    clustered, where the corpus names speakers: HuBERT then learns what is said, not by whom."""
     clusters: int = 100
     """How many clusters the targets have."""
     cluster_seconds: float = 3_600.0
@@ -95,10 +99,12 @@ def fit_hubert(config: HubertFitConfig) -> None:
     torch.manual_seed(training.seed)
     hubert = _begin(config)
     engine = Engine(MaskedPrediction(hubert, config.clusters), training)
-    waves = load_waves(list(read_corpus(config.corpus)))
+    utterances = list(read_corpus(config.corpus))
+    waves = load_waves(utterances)
+    speakers = [utterance.speaker if config.level else "" for utterance in utterances]
     crops = Crops(
         waves,
-        _targets(config, waves, hubert.hop, engine.device),
+        _targets(config, waves, speakers, hubert.hop, engine.device),
         hop=hubert.hop,
         frames=config.frames,
         batch=config.batch,
@@ -136,7 +142,11 @@ def _begin(config: HubertFitConfig) -> Hubert:
 
 
 def _targets(
-    config: HubertFitConfig, waves: Sequence[Wave], hop: int, where: torch.device
+    config: HubertFitConfig,
+    waves: Sequence[Wave],
+    speakers: Sequence[str],
+    hop: int,
+    where: torch.device,
 ) -> list[np.ndarray]:
     """The cluster of every frame of the clean recordings; made once, by the main process."""
     path = config.out / "targets.safetensors"
@@ -148,6 +158,7 @@ def _targets(
         config.teacher_layer,
         config.clusters,
         config.cluster_seconds,
+        speakers if config.level else None,
         [len(w) for w in waves],
     ]
     seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
@@ -157,12 +168,27 @@ def _targets(
             teacher = teacher.cut(config.teacher_layer).to(where)
         listener = Listener(teacher, hop, bf16=config.training.dtype == "bf16")
         seed = config.training.seed
-        some = [waves[i] for i in draw([len(w) for w in waves], config.cluster_seconds, seed)]
-        clusters = KMeans.fit(
-            np.concatenate(listener(some, features)), config.clusters, seed=seed
-        ).to(where)
-        labels = listener(waves, lambda rows: clusters.units(rows).astype(np.int16))
-        table = {"labels": np.concatenate(labels), "counts": np.array([len(row) for row in labels])}
+        some = draw([len(wave) for wave in waves], config.cluster_seconds, seed)
+        rows = listener([waves[i] for i in some], features)
+        level = Level.fit(rows, [speakers[i] for i in some]) if config.level else None
+        if level:
+            rows = [
+                level(torch.from_numpy(row), speakers[i]).numpy()
+                for i, row in zip(some, rows, strict=True)
+            ]
+        clusters = KMeans.fit(np.concatenate(rows), config.clusters, seed=seed).to(where)
+        labels: dict[int, np.ndarray] = {}
+        for speaker in sorted(set(speakers)):
+            own = [i for i, name in enumerate(speakers) if name == speaker]
+
+            def label(rows: Tensor, speaker: str = speaker) -> np.ndarray:
+                return clusters.units(level(rows, speaker) if level else rows).astype(np.int16)
+
+            labels |= zip(own, listener([waves[i] for i in own], label), strict=True)
+        table = {
+            "labels": np.concatenate([labels[i] for i in range(len(waves))]),
+            "counts": np.array([len(labels[i]) for i in range(len(waves))]),
+        }
         with commit.file(path) as partial:
             save_file(table, partial, metadata={"seal": seal})
     ranks.share("the targets are there")
