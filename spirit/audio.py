@@ -166,13 +166,10 @@ def write_audio(
         raise AudioError(f"{path}: not written, the audio holds NaN or infinite samples")
     suffix = path.suffix.lower()
     encoded = io.BytesIO()  # encoded aside: libsndfile does not report a full disk
-    soundfile.write(
-        encoded,
-        np.clip(wave, -1.0, 1.0),
-        rate,
-        format=FORMATS[suffix],
-        subtype=SUBTYPES.get(suffix, "PCM_16"),
-    )
+    subtype = SUBTYPES.get(suffix, "PCM_16")
+    with soundfile.SoundFile(encoded, "w", rate, 1, subtype, format=FORMATS[suffix]) as sound:
+        for start in range(0, len(wave), BLOCK):  # libsndfile dies of a long Vorbis file in one go
+            sound.write(np.clip(wave[start : start + BLOCK], -1.0, 1.0))
     try:
         with commit.file(path) as partial:
             partial.write_bytes(encoded.getvalue())

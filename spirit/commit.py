@@ -65,13 +65,15 @@ def folder(path: Path) -> Iterator[Path]:
             _share(inner)
             _fsync(inner)
         _fsync(partial)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.replace(old)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        try:
+            if path.exists():
+                path.replace(old)
             partial.replace(path)
-            shutil.rmtree(old)
-        else:
-            partial.replace(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
         _fsync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -257,5 +257,7 @@ def _answer(spirit: Spirit, prompt: Segment, want: Want) -> Iterator[Block]:
 if __name__ == "__main__":
     try:
         run()
-    except (ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        sys.exit("spirit: interrupted")
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"spirit: {error}")

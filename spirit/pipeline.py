@@ -174,7 +174,7 @@ class Spirit:
             if isinstance(segment, Units):
                 fitting = self._cut(segment, left, speaker, style)
                 left -= self.seconds(fitting, speaker, style)
-                if len(fitting):
+                if (fitting.kind == Kind.HUBERT).any():  # pitch and style alone make no sound
                     yield fitting
                 if len(fitting) < len(segment):
                     return

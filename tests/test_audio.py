@@ -58,6 +58,11 @@ def test_what_is_written_is_read_again(tmp_path: Path, suffix: str) -> None:
     assert correlation(again, wave) > 0.98
 
 
+def test_minutes_of_vorbis_are_written(tmp_path: Path) -> None:
+    write_audio(tmp_path / "long.ogg", np.zeros(140 * SAMPLE_RATE, np.float32))
+    assert len(read_audio(tmp_path / "long.ogg")) == 140 * SAMPLE_RATE
+
+
 def test_the_bytes_of_a_file_are_as_good_as_its_path() -> None:
     np.testing.assert_array_equal(read_audio(JFK.read_bytes()), read_audio(JFK))
 

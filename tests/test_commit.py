@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,23 @@ def test_a_folder_replaces_the_older_one_whole(tmp_path):
         (partial / "y").write_text("three")
         raise OSError(errno.ENOSPC, "disk full")
     assert (path / "w" / "x").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_could_not_be_replaced_is_still_there(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    commit.text(path / "x", "one")
+    rename = Path.replace
+
+    def interrupted(self, target):
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), commit.folder(path) as partial:
+        (partial / "x").write_text("two")
+    assert (path / "x").read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,6 +183,32 @@ def test_finished_training_is_known_until_more_steps_are_asked(tmp_path):
     assert not finished(tmp_path, replace(CONFIG, steps=13))
     (tmp_path / "state" / "finished.json").write_text("{}")
     assert not finished(tmp_path, CONFIG)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    out: Path
+    training: TrainingConfig
+    width: int = 8
+
+
+def test_a_training_goes_on_with_its_own_recipe_only(tmp_path):
+    def run(recipe: Recipe) -> None:
+        pair = Pair(recipe.training)
+        state = {"counter": pair.counter}
+        train(pair.step, pair.engines, recipe.training, tmp_path, recipe=recipe, state=state)
+
+    recipe = Recipe(tmp_path, CONFIG)
+    run(recipe)
+    assert finished(tmp_path, CONFIG, recipe)
+    with pytest.raises(ValueError, match="width = 8, the recipe now says 9"):
+        finished(tmp_path, CONFIG, replace(recipe, width=9))
+    other = replace(recipe, training=replace(CONFIG, lr=1.0, steps=13))
+    with pytest.raises(ValueError, match=r"training\.lr = 0\.01, the recipe now says 1\.0"):
+        run(other)
+    longer = replace(CONFIG, steps=13, save_seconds=5.0, log_every=1)
+    run(Recipe(tmp_path / "elsewhere", longer))  # how long and where is free
+    assert finished(tmp_path, longer, recipe)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

@@ -76,6 +76,11 @@ def found() -> dict[str, dict[str, dict[str, object]]]:
             "1": {"prompt": "we are", "spoken": True, "segments": texts[:1]},
             "2": {"prompt": "no", "spoken": True, "segments": [{"text": " "}, texts[1]]},
             "3": {"prompt": "yes", "spoken": False, "segments": texts[::-1]},
+            "4": {
+                "prompt": "a",
+                "spoken": False,
+                "segments": [texts[0], {"speech": 1 / 16_000, "heard": ""}],
+            },
         },
     }
 
@@ -91,7 +96,9 @@ def test_figures_are_total_errors_over_words_without_the_human_voice():
     assert figures["f0_correlation"].value == pytest.approx(0.9)
     assert figures["f0_correlation"].count == 1
     assert figures["voicing_error"].value == pytest.approx(0.2)
-    assert figures["any.both"].value == pytest.approx(0.5)  # white space is no text
+    # White space is no text, and a sample is no speech.
+    assert figures["any.both"].value == pytest.approx(2 / 5)
+    assert "spoken.slt" not in figures
 
 
 def a_report(model: Path, tokenizer: Path) -> Report:

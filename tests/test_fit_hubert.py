@@ -117,6 +117,19 @@ def test_a_warm_iteration_goes_on_from_the_weights_of_the_first(first, corpus, t
         fit_hubert(recipe(corpus, tmp_path / "b", warm=True))
 
 
+def test_a_teacher_on_another_clock_is_refused(first, corpus, tmp_path):
+    faster = replace(SHAPE, conv_stride=(*SHAPE.conv_stride[:-1], 1))
+    with pytest.raises(ValueError, match="must keep the time of its pupil"):
+        fit_hubert(recipe(corpus, tmp_path, teacher=first, network=faster))
+
+
+def test_units_never_take_the_place_of_other_files(first, corpus, tmp_path):
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        fit_units(UnitsFitConfig(corpus=corpus, out=tmp_path, hubert=first, units=8))
+    assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
 def test_units_come_with_their_network_and_with_figures(first, corpus, tmp_path):
     config = UnitsFitConfig(
         corpus=corpus, out=tmp_path / "units", hubert=first, units=12, device="cpu"
@@ -203,4 +216,4 @@ def test_recipes_are_valid(name):
 
 
 def test_units_recipes_are_valid():
-    assert load(RECIPES / "units.toml", UnitsFitConfig).units == 200
+    assert load(RECIPES / "units.toml", UnitsFitConfig).units == 500

@@ -222,6 +222,21 @@ def test_saved_voice_is_the_same_voice(head: str, tmp_path: Path) -> None:
     assert before.durations(SPOKEN.merge()).tolist() == after.durations(SPOKEN.merge()).tolist()
 
 
+def test_units_are_said_by_the_speaker_they_are_likeliest_of(tmp_path: Path) -> None:
+    voice, units = vocoder(), SPOKEN.merge()
+    own = units.of(Kind.HUBERT)
+    usage = torch.ones(2, ALPHABET["unit"], dtype=torch.int32)
+    for likely in (0, 1):
+        voice.usage = usage.clone()
+        voice.usage[likely, own] += 100
+        voice.save(tmp_path / str(likely))
+        for one in (voice, Vocoder.load(tmp_path / str(likely))):
+            assert one.likeliest(own) == likely
+            np.testing.assert_array_equal(one.speak(units), one.speak(units, likely))
+            np.testing.assert_array_equal(one.synthesize(SPOKEN), one.synthesize(SPOKEN, likely))
+        assert not np.array_equal(voice.speak(units), voice.speak(units, 1 - likely))
+
+
 def test_speaking_lays_out_predicted_durations() -> None:
     voice, units = vocoder(), SPOKEN.merge()
     durations = voice.durations(units, "ann")

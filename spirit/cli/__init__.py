@@ -165,9 +165,17 @@ main.add_command(resynth)
     show_default=True,
     help="Where figures, answers and recordings go.",
 )
-@click.option("--limit", type=int, default=200, show_default=True, help="Synthetic utterances.")
-@click.option("--prompts", type=int, default=100, show_default=True, help="Prompts to go on from.")
-@click.option("--jobs", type=int, default=2, show_default=True, help="Processes.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=200, show_default=True, help="Synthetic utterances."
+)
+@click.option(
+    "--prompts",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Prompts to go on from.",
+)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 @device_option
 @json_option
 def evaluate(suite: str, model: str, data: Path, out: Path, as_json: bool, **settings: Any) -> None:

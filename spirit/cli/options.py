@@ -32,9 +32,9 @@ class Verbs(click.Group):
             answer = super().invoke(ctx)
             sys.stdout.flush()  # a full disk under the output shows only here
             return answer
-        except KeyboardInterrupt:
-            click.echo("spirit: interrupted", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as stop:
+            click.echo(f"spirit: {stop or 'interrupted'}", err=True)
+            ctx.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:

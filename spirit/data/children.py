@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -29,7 +29,8 @@ def run_jobs(
         for job in islice(waiting, children):
             ours, theirs = context.Pipe()
             child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
-            child.start()
+            with _deaf():
+                child.start()
             theirs.close()
             alive[ours] = child
             _send(ours, job)
@@ -53,6 +54,16 @@ def run_jobs(
             pipe.close()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A child starts with Ctrl-C held back, until it can say that it is the parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _send(pipe: Connection, content: object) -> None:
     with suppress(ConnectionError):  # a dead child is noticed where its answer is awaited
         pipe.send(content)
@@ -72,6 +83,7 @@ def _receive(pipe: Connection, child: BaseProcess) -> tuple[str, Any]:
 
 def _serve(pipe: Connection, make: Callable[[], Callable[[Job], Iterator[Report]]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # A parent that is gone closes the pipe, and then there is nobody to work for.
     with suppress(EOFError, ConnectionError):
         try:

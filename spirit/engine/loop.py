@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import json
+import re
 import signal
 import sys
 import threading
@@ -39,17 +40,21 @@ def train(
     config: TrainingConfig,
     out: Path,
     *,
+    recipe: Any = None,
     state: Mapping[str, Stateful] | None = None,
     unit: str = "tokens",
 ) -> None:
     """Run `step(i)` for every step not done yet; progress, logs and checkpoints go under `out`.
+
+    `recipe` is the dataclass that all of this was made from: a checkpoint of another one (more or
+    fewer steps apart) is not gone on from.
 
     A step returns its metrics: "loss", `unit` (how many it consumed, for the rate) and what else
     belongs into the logs. It must draw everything from (seed, i), from a `Stateful` or from torch's
     own generator: then a training that was interrupted equals one that ran through, bit for bit.
 
     Raises:
-        ValueError: no checkpoint is whole, or the loss is no number.
+        ValueError: no checkpoint is whole, they are of another recipe, or the loss is no number.
         KeyboardInterrupt: after Ctrl-C, when the step in progress is done and saved.
         SystemExit: the same after SIGTERM, code 143.
     """
@@ -57,10 +62,10 @@ def train(
     root = out / "state"
     _keep_memory()
     torch.manual_seed(config.seed + rank())
-    first = _resume(root, engines, state)
+    first = _resume(root, engines, state, recipe)
 
     def save(done: int) -> None:
-        checkpoint.save(root, done, lambda folder: _write(folder, engines, state))
+        checkpoint.save(root, done, lambda folder: _write(folder, engines, state, recipe))
 
     saved = time.monotonic()
     progress = Progress(
@@ -82,10 +87,14 @@ def train(
                 save(i + 1)
                 saved = time.monotonic()
             if term or interrupt:
-                progress.say(f"stopped and saved after step {i + 1}; the same command goes on")
-                raise SystemExit(143) if term else KeyboardInterrupt
+                told = f"stopped and saved after step {i + 1}; the same command goes on"
+                if not term:
+                    raise KeyboardInterrupt(told)
+                progress.say(told)
+                raise SystemExit(143)
     if main_process():
-        commit.json_file(root / "finished.json", dataclasses.asdict(config))
+        done = {**dataclasses.asdict(config), "recipe": _plain(recipe)}
+        commit.json_file(root / "finished.json", done)
 
 
 def _keep_memory() -> None:
@@ -97,21 +106,67 @@ def _keep_memory() -> None:
         mallopt(mmap, 32 << 20)
 
 
-def finished(out: Path, config: TrainingConfig) -> bool:
-    """Whether the training under `out` has done all the steps that `config` asks for."""
+def finished(out: Path, config: TrainingConfig, recipe: Any = None) -> bool:
+    """Whether the training under `out` has done all the steps that `config` asks for.
+
+    Raises ValueError if it was made by another recipe.
+    """
     try:
-        done = int(json.loads((out / "state" / "finished.json").read_text())["steps"])
+        kept = json.loads((out / "state" / "finished.json").read_text())
+        done = int(kept["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    _same(out / "state", kept.get("recipe"), recipe)
     return done >= config.steps
 
 
-def _write(folder: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful]) -> None:
+_FREE = re.compile(
+    r"out|measure_every|validate_every|validate_clips|"
+    r"training\.(steps|save_seconds|log_every|device|threads|deepspeed)"
+)
+"""What may change when a training goes on: how long, where and how it is watched."""
+
+
+def _plain(recipe: Any) -> dict[str, Any] | None:
+    """A recipe as a flat table of what must stay as it is."""
+    if recipe is None:
+        return None
+    flat: dict[str, Any] = {}
+
+    def visit(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{name}.{key}" if name else key, inner)
+        elif not _FREE.fullmatch(name):
+            flat[name] = value
+
+    visit("", json.loads(json.dumps(dataclasses.asdict(recipe), default=str)))
+    return flat
+
+
+def _same(where: Path, kept: dict[str, Any] | None, recipe: Any) -> None:
+    wanted = _plain(recipe)
+    if kept is None or wanted is None:
+        return
+    for name in sorted(kept.keys() | wanted.keys()):
+        if kept.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{where} was made with {name} = {kept.get(name)}, the recipe now says "
+                f"{wanted.get(name)}; give another `out`, or remove that folder to start anew"
+            )
+
+
+def _write(
+    folder: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful], recipe: Any
+) -> None:
     for name, engine in engines.items():
         engine.save(folder / name)
     commit.json_file(
         folder / f"rank-{rank():05d}.json",
-        {"state": {name: item.state_dict() for name, item in state.items()}},
+        {
+            "state": {name: item.state_dict() for name, item in state.items()},
+            "recipe": _plain(recipe),
+        },
     )
     random = {"cpu": torch.get_rng_state()}
     if any(engine.device.type == "cuda" for engine in engines.values()):
@@ -120,14 +175,18 @@ def _write(folder: Path, engines: Mapping[str, Engine], state: Mapping[str, Stat
         torch.save(random, stream)
 
 
-def _resume(root: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful]) -> int:
+def _resume(
+    root: Path, engines: Mapping[str, Engine], state: Mapping[str, Stateful], recipe: Any
+) -> int:
     found = checkpoint.newest(root)
     if found is None:
         return 0
     done, folder = found
+    note = json.loads((folder / f"rank-{rank():05d}.json").read_text(encoding="utf-8"))
+    _same(folder, note.get("recipe"), recipe)
     for name, engine in engines.items():
         engine.load(folder / name)
-    saved = json.loads((folder / f"rank-{rank():05d}.json").read_text(encoding="utf-8"))["state"]
+    saved = note["state"]
     if set(saved) != set(state):
         raise ValueError(
             f"{folder} holds the state of {sorted(saved)}, this training has {sorted(state)}; "

@@ -99,8 +99,7 @@ class Engine:
             return None
         limit = self.config.clip if self.config.clip > 0 else math.inf
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), limit)
-        if not norm.is_cuda:
-            self._check("gradient", bool(norm.isfinite()))
+        self._check("gradient", bool(norm.isfinite()))
         return norm
 
     def _check(self, what: str, finite: bool) -> None:

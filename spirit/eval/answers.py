@@ -73,12 +73,11 @@ def transcribed(utterance: Utterance, subject: Subject) -> Result:
 
 
 def spoken(utterance: Utterance, subject: Subject) -> Result:
-    """What the ear hears when the model says the sentence (`--task speak`) in the same voice."""
+    """What the ear hears when the model says the sentence (`--task speak`) in its own voice."""
     spirit = subject.load()
     prompt: list[Segment] = [utterance.text]
-    voice, seed = utterance.speaker, _seed(utterance)
-    answer = list(spirit.generate(prompt, task="speak", seed=seed, speaker=voice))
-    wave = _speech(spirit, answer, voice)
+    answer = list(spirit.generate(prompt, task="speak", seed=_seed(utterance)))
+    wave = _speech(spirit, answer)
     write_audio(subject.recordings / f"spoken-{utterance.id}.flac", wave)
     return _heard(utterance, wave)
 
@@ -99,19 +98,19 @@ def continued(prompt: Prompt, subject: Subject) -> Result:
         stop = utterance.words[prompt.words - 1].stop
         start = [spirit.hear(read_audio(utterance.audio)[:stop])]
     segments: list[Result] = []
-    for segment in spirit.generate(start, seed=prompt.number, speaker=utterance.speaker):
+    for segment in spirit.generate(start, seed=prompt.number):
         if isinstance(segment, str):
             segments.append({"text": segment})
             continue
-        wave = _speech(spirit, [segment], utterance.speaker)
+        wave = _speech(spirit, [segment])
         name = f"any-{prompt.number:03d}-{len(segments)}.flac"
         write_audio(subject.recordings / name, wave)
         segments.append({"speech": len(wave) / SAMPLE_RATE, "heard": listener()(wave)})
     return {"prompt": prompt.text, "spoken": prompt.spoken, "segments": segments}
 
 
-def _speech(spirit: Spirit, answer: list[Segment], speaker: str) -> Float[np.ndarray, " samples"]:
-    waves = [spirit.speak(s, speaker=speaker) for s in answer if isinstance(s, Units)]
+def _speech(spirit: Spirit, answer: list[Segment]) -> Float[np.ndarray, " samples"]:
+    waves = [spirit.speak(s) for s in answer if isinstance(s, Units)]
     return np.concatenate([np.zeros(1, np.float32), *waves])
 
 

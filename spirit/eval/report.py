@@ -13,6 +13,9 @@ from spirit.eval.figures import Figure, WordErrors
 HUMAN = "allison"
 """The speaker of the recorded human prompts, reported apart from the synthetic voices."""
 
+AUDIBLE = 0.04
+"""Seconds below which a segment is no speech: one frame of units."""
+
 Result = dict[str, Any]
 Part = Mapping[str, Result]
 
@@ -60,7 +63,9 @@ def figures_of(found: Mapping[str, Part]) -> dict[str, Figure]:
     result: dict[str, Figure] = {}
     for side in ("heard", "original", "spoken", "resynthesis"):
         result[side] = figures.word_error_rate(_errors(found[side], spoken))
-        for speaker in sorted({entry["speaker"] for entry in found[side].values()}):
+        # The model speaks in a voice of its own choice, whoever said the sentence.
+        voices = {entry["speaker"] for entry in found[side].values()} if side != "spoken" else ()
+        for speaker in sorted(voices):
             of = [name for name, entry in found[side].items() if entry["speaker"] == speaker]
             result[f"{side}.{speaker}"] = figures.word_error_rate(_errors(found[side], of))
         if side in ("spoken", "resynthesis"):
@@ -81,7 +86,8 @@ def _errors(part: Part, names: Any) -> list[WordErrors]:
 
 def _both(entry: Result) -> bool:
     segments = entry["segments"]
-    return any(s.get("text", "").strip() for s in segments) and any("speech" in s for s in segments)
+    written = any(s.get("text", "").strip() for s in segments)
+    return written and any(s.get("speech", 0.0) >= AUDIBLE for s in segments)
 
 
 def markdown(report: Report) -> str:

@@ -20,6 +20,7 @@ import torch
 
 from spirit import commit
 from spirit.data.corpus import Utterance, read_corpus
+from spirit.engine import ranks
 from spirit.eval import answers
 from spirit.eval.answers import Prompt, Subject
 from spirit.eval.ledger import collect
@@ -28,7 +29,7 @@ from spirit.pipeline import find
 
 PROMPTS = 100
 SHOWN = 10
-ROUNDS = 1
+ROUNDS = 2
 """Raised when the same model would be asked in another way: older results are then not taken."""
 VERSIONS = ("torch", "transformers", "pocketsphinx", "jiwer", "torchfcpe", "numpy")
 
@@ -54,7 +55,9 @@ def evaluate_tiny(
     folder = find(model)
     clips, human = choose(list(read_corpus(data)), limit)
     weights, tokenizer = digest(folder), digest(_tokenizer(folder))
-    origin = f"{weights[:12]}-{tokenizer[:12]}-{ROUNDS}"
+    told = commit.sha256(data)[:12]
+    where = ranks.device(device).type
+    origin = f"{weights[:12]}-{tokenizer[:12]}-{told}-{where}-{ROUNDS}"
     subject = Subject(folder.resolve(), device, out / "recordings")
     subject.recordings.mkdir(parents=True, exist_ok=True)
 
@@ -63,9 +66,9 @@ def evaluate_tiny(
 
     spoken = {clip.id: clip for clip in clips}
     everyone = {**spoken, **{clip.id: clip for clip in human}}
-    beginnings = {str(p.number): p for p in draw_prompts(clips, prompts)}
+    beginnings = {f"{p.number} {p.utterance.id} {p.words}": p for p in draw_prompts(clips, prompts)}
     found = {
-        "original": part("original", everyone, answers.original, origin=f"ear-{ROUNDS}"),
+        "original": part("original", everyone, answers.original, origin=f"ear-{told}-{ROUNDS}"),
         "heard": part("heard", everyone, partial(answers.transcribed, subject=subject)),
         "spoken": part("spoken", spoken, partial(answers.spoken, subject=subject)),
         "resynthesis": part("resynthesis", spoken, partial(answers.resynthesized, subject=subject)),
@@ -139,8 +142,6 @@ def digest(folder: Path) -> str:
 
 def _device(name: str) -> str:
     """The device in words, as a card names it."""
-    from spirit.engine import ranks
-
     if ranks.device(name).type == "cuda":
         return torch.cuda.get_device_name()
     return f"CPU ({platform.machine()})"

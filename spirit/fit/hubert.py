@@ -94,7 +94,7 @@ class HubertFitConfig:
 def fit_hubert(config: HubertFitConfig) -> None:
     """Train a HuBERT from nothing into `config.out`; can be stopped, and then goes on."""
     out, training = config.out, config.training
-    if (out / SHAPE).is_file() and finished(out, training):
+    if (out / SHAPE).is_file() and finished(out, training, config):
         return
     torch.manual_seed(training.seed)
     hubert = _begin(config)
@@ -127,7 +127,7 @@ def fit_hubert(config: HubertFitConfig) -> None:
             "seconds": wave.size * world() / SAMPLE_RATE,
         }
 
-    train(step, {"hubert": engine}, training, out, unit="seconds")
+    train(step, {"hubert": engine}, training, out, recipe=config, unit="seconds")
     if main_process():
         commit.text(out / "recipe.toml", dump(config))
         hubert.save(out)
@@ -155,6 +155,9 @@ def _targets(
     source = commit.sha256(config.teacher / WEIGHTS) if config.teacher else "mfcc"
     made = [
         source,
+        hop,
+        config.training.seed,
+        config.training.dtype,
         config.teacher_layer,
         config.clusters,
         config.cluster_seconds,
@@ -164,6 +167,11 @@ def _targets(
     seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
     if main_process() and not _sealed(path, seal):
         teacher = Hubert.load(config.teacher).to(where) if config.teacher else None
+        if teacher is not None and teacher.hop != hop:
+            raise ValueError(
+                f"{config.teacher} has a frame every {teacher.hop} samples, this network every "
+                f"{hop}; a teacher must keep the time of its pupil"
+            )
         if teacher is not None and config.teacher_layer:
             teacher = teacher.cut(config.teacher_layer).to(where)
         listener = Listener(teacher, hop, bf16=config.training.dtype == "bf16")

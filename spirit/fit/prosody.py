@@ -132,7 +132,7 @@ def fit_pitch(config: PitchConfig) -> dict[str, float]:
             "seconds": batch.shape[0] * batch.shape[2] / 200,
         }
 
-    train(step, {"pitch": engine}, config.training, config.out, unit="seconds")
+    train(step, {"pitch": engine}, config.training, config.out, recipe=config, unit="seconds")
     tokenizer = PitchTokenizer(config.form, network.float(), listen)
     report = tokenizer.figures([h[:, 0] for h in control])
     if main_process():
@@ -194,7 +194,7 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
             "seconds": float(present.sum()),
         }
 
-    train(step, {"style": engine}, config.training, config.out, unit="seconds")
+    train(step, {"style": engine}, config.training, config.out, recipe=config, unit="seconds")
     tokenizer = StyleTokenizer(form, network.float().eval())
     report = tokenizer.figures(control, [names.index(u.style) for u in heldout])
     if main_process():

@@ -64,6 +64,10 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
         if kept["config"] == _plain(config):
             done: dict[str, float] = kept["figures"]
             return done
+    if config.out.is_dir() and any(config.out.iterdir()) and not path.is_file():
+        raise ValueError(
+            f"{config.out} holds something else, which would be lost; give a new folder"
+        )
     where = device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -115,7 +115,7 @@ def train(recipe: LMRecipe) -> Path:
     Interrupted, it goes on where it was; finished, it does nothing again.
     """
     target = recipe.out / "model"
-    if finished(recipe.out, recipe.training) and (target / "model.safetensors").is_file():
+    if finished(recipe.out, recipe.training, recipe) and (target / "model.safetensors").is_file():
         return target
     tokenizer = _fingerprint(recipe)
     vocab = Vocab.load(recipe.tokenizer / "vocab.json")
@@ -143,7 +143,15 @@ def train(recipe: LMRecipe) -> Path:
             metrics |= _measure(engine, heldout, modalities)
         return metrics
 
-    run(step, {"lm": engine}, recipe.training, recipe.out, state={"rows": rows}, unit="tokens")
+    run(
+        step,
+        {"lm": engine},
+        recipe.training,
+        recipe.out,
+        recipe=recipe,
+        state={"rows": rows},
+        unit="tokens",
+    )
     _write(recipe, engine, vocab, tokenizer, target)
     return target
 
@@ -181,7 +189,7 @@ def _begin(recipe: LMRecipe, vocab: Vocab) -> LlamaForCausalLM:
             rope_theta=size.rope_theta,
             tied=size.tied,
         )
-    model = llama.read(recipe.init)
+    model = llama.read(recipe.init).train()
     llama.widen(model, vocab, seed=recipe.training.seed)
     return model
 

@@ -38,7 +38,7 @@ def fit(recipe: VocoderRecipe, hear_f0: HearF0) -> None:
     Raises ValueError where shards, audio and network do not fit each other.
     """
     target = recipe.out / "vocoder"
-    if finished(recipe.out, recipe.training) and (target / "config.json").is_file():
+    if finished(recipe.out, recipe.training, recipe) and (target / "config.json").is_file():
         return
     shards = read_shards(recipe.units)
     if not len(shards):
@@ -60,9 +60,14 @@ def fit(recipe: VocoderRecipe, hear_f0: HearF0) -> None:
     if voice.generator.frame != frame:
         raise ValueError(f"the rates and hop make {voice.generator.frame} samples, not {frame}")
     absent = {name: alphabet[name] for name in ("pitch", "style")}
-    vocoder = Vocoder(voice, speakers, alphabet, absent=absent)
+    usage = torch.zeros(len(speakers), alphabet["unit"], dtype=torch.int32)
+    for clip in clips:
+        usage[clip.speaker] += torch.bincount(
+            torch.from_numpy(clip.runs.unit), minlength=alphabet["unit"]
+        ).int()
+    vocoder = Vocoder(voice, speakers, alphabet, absent=absent, usage=usage)
     step = Step(recipe, vocoder, clips)
-    train(step, step.engines, recipe.training, recipe.out, unit="seconds")
+    train(step, step.engines, recipe.training, recipe.out, recipe=recipe, unit="seconds")
     if main_process():
         vocoder.pace = step.pace()
         vocoder.save(target)

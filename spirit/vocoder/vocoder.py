@@ -26,6 +26,8 @@ class Vocoder:
 
     `alphabet` says how many units, pitches and styles exist. A pitch or style that a stream lacks
     is read as `absent` of that name, which training has seen, too. `pace` stretches all durations.
+    `usage` counts how often each speaker said each unit in training: units keep something of the
+    voice they came from, and where nobody is named the most likely speaker says them.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Vocoder:
         *,
         absent: Mapping[str, int],
         pace: float = 1.0,
+        usage: Int[Tensor, "speakers units"] | None = None,
     ) -> None:
         self.voice = voice.eval()
         self.speakers = tuple(speakers)
         self.alphabet, self.absent, self.pace = dict(alphabet), dict(absent), pace
         self.device = next(voice.parameters()).device
+        self.usage = usage
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> "Vocoder":
@@ -61,9 +65,10 @@ class Vocoder:
             voice = Voice(**config["voice"])
             fold(voice)
             weights = load_file(folder / "model.safetensors")
+            usage = weights.pop("usage", None)
             voice.load_state_dict({key: value.float() for key, value in weights.items()})
             facts = {key: config[key] for key in ("speakers", "alphabet", "absent", "pace")}
-            return cls(voice.to(device), **facts)
+            return cls(voice.to(device), **facts, usage=usage)
         except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{folder} is no whole vocoder: {reason}") from None
@@ -82,6 +87,8 @@ class Vocoder:
         weights = {
             key: value.cpu().half().contiguous() for key, value in voice.state_dict().items()
         }
+        if self.usage is not None:
+            weights["usage"] = self.usage.cpu().int().contiguous()
         with commit.folder(folder) as partial:
             save_file(weights, partial / "model.safetensors")
             facts = {
@@ -104,8 +111,11 @@ class Vocoder:
         """Return the wave of deduplicated units, with predicted durations.
 
         `style` replaces the styles of the stream; `rate` 2 is twice as fast. Without a speaker the
-        first speaks. Raises ValueError for an unknown speaker, and for units it was not trained on.
+        likeliest speaks. Raises ValueError for an unknown speaker, and for units it was not trained
+        on.
         """
+        if speaker is None:
+            speaker = self.likeliest(units.of(Kind.HUBERT))
         return self.synthesize(self.predict_tracks(units, speaker, style, rate), speaker)
 
     def predict_tracks(
@@ -123,6 +133,16 @@ class Vocoder:
         hop = Fraction(self.voice.generator.frame)
         known = {kind: row for kind, row in rows.items() if not (row == NONE).any()}
         return Tracks({kind: Track(kind, row, hop) for kind, row in known.items()})
+
+    def likeliest(self, unit: Int[np.ndarray, " units"]) -> int:
+        """Return the speaker in whose training speech these HuBERT units are most probable."""
+        if self.usage is None:
+            return 0
+        counts = self.usage.double() + 1
+        shares = (counts / counts.sum(1, keepdim=True)).log()
+        known = torch.from_numpy(np.asarray(unit, np.int64))
+        known = known[(known >= 0) & (known < shares.shape[1])]
+        return int(shares[:, known].sum(1).argmax())
 
     @torch.inference_mode()
     def durations(
@@ -198,15 +218,14 @@ class Vocoder:
                     f"{name} {worst} is outside the vocoder's alphabet of {known}; "
                     "use the vocoder that was trained with this tokenizer"
                 )
-        rows["speaker"] = np.full(len(unit), self._speaker(speaker))
+        named = self.likeliest(unit) if speaker is None else self._speaker(speaker)
+        rows["speaker"] = np.full(len(unit), named)
         return {
             name: torch.from_numpy(np.asarray(row, np.int64)).to(self.device)[None]
             for name, row in rows.items()
         }
 
-    def _speaker(self, speaker: str | int | None) -> int:
-        if speaker is None:
-            return 0
+    def _speaker(self, speaker: str | int) -> int:
         if isinstance(speaker, str) and speaker in self.speakers:
             return self.speakers.index(speaker)
         if isinstance(speaker, int) and 0 <= speaker < len(self.speakers):

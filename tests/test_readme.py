@@ -1,0 +1,56 @@
+"""What the README tells people to type works as it stands there."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from spirit.audio import read_audio
+from spirit.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = [
+    line.split(" # ")[0].strip()
+    for line in README.splitlines()
+    if line.startswith("    spirit ") and "RECIPE" not in line and "CORPUS" not in line
+]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder as in the examples: a prompt and a recording, no checkpoint beside them."""
+    (tmp_path / "demo").mkdir()
+    shutil.copy(ROOT / "demo/prompt.flac", tmp_path / "demo/prompt.flac")
+    for name in ("autumn.wav", "in.wav"):
+        shutil.copy(ROOT / "demo/prompt.flac", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_example_command_runs(home, line):
+    ran = CliRunner().invoke(main, shlex.split(line)[1:])
+    assert ran.exit_code == 0, ran.output
+    asked = re.search(r"(\S+\.wav)$|--out (\S+)", line)
+    if asked and "--json" not in line:  # which may answer in text alone
+        name = asked.group(1) or asked.group(2)
+        assert len(read_audio(home / name)) > 1_000
+
+
+def test_the_python_example_runs(home, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() or (home / "reply.wav").is_file()
+
+
+def test_every_verb_of_the_readme_has_help():
+    verbs = set(re.findall(r"^    spirit (fit \w+|\w+)", README, re.MULTILINE))
+    assert {"generate", "resynth", "tokenize", "train", "fit hubert", "fit vocoder"} <= verbs
+    for verb in verbs:
+        ran = CliRunner().invoke(main, [*verb.split(), "--help"])
+        assert ran.exit_code == 0, f"{verb}: {ran.output}"
+        assert ran.output.startswith("Usage: ")
