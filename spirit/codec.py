@@ -174,7 +174,7 @@ class Codec:
         ids = self._open(document.segments if document.task is None else document.segments[:-1])
         if document.task is not None:
             _check_task(document.segments, document.task)
-            ids.append(np.array([self._task_marker(document.task)]))
+            ids.append(np.array([self.task_marker(document.task)]))
             ids.append(self._segment(document.segments[-1]))
         if document.closed:
             ids.append(np.array([self.vocab.eos]))
@@ -193,7 +193,7 @@ class Codec:
         if task != "continue":
             answer: Segment = "" if task == "transcribe" else Units.build([])
             _check_task((*segments, answer), task)
-            ids.append(np.array([self._task_marker(task)]))
+            ids.append(np.array([self.task_marker(task)]))
         elif want == "text" and not written:
             ids.append(np.array([self.vocab.markers["text"]]))
         elif want == "speech" and not spoken:
@@ -236,7 +236,8 @@ class Codec:
             return np.array(self.text.encode(segment), dtype=np.int64)
         return self.vocab.units_to_ids(segment)
 
-    def _task_marker(self, task: str) -> int:
+    def task_marker(self, task: str) -> int:
+        """The id behind which the answer of a task begins."""
         # A vocabulary without task markers (the released one) answers behind the plain modality
         # marker.
         name, plain = ("asr", "text") if task == "transcribe" else ("tts", "speech")

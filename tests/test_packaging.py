@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from spirit.eval.tiny import digest
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = configparser.ConfigParser()
 PACKAGES.read(ROOT / "setup.cfg")
@@ -28,6 +30,21 @@ def test_the_folder_tokenizers_does_not_shadow_the_package_of_that_name():
     import tokenizers
 
     assert hasattr(tokenizers, "Tokenizer")
+
+
+def test_the_bundle_is_small_and_its_figures_were_measured_on_it():
+    model, tokenizer = ROOT / "checkpoints/tiny", ROOT / "tokenizers/tiny"
+    files = [path for folder in (model, tokenizer) for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40_000_000
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".toml", ".md"}
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert digest(model) in card
+    assert digest(tokenizer) in card
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = readme.partition("<!-- results")[2].partition("<!-- /results")[0]
+    rows = [line for line in results.splitlines() if line.startswith(("| ", "1. "))]
+    assert len(rows) > 20
+    assert [row for row in rows if row not in card] == []
 
 
 @pytest.fixture(scope="module")

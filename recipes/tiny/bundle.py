@@ -9,6 +9,7 @@ import argparse
 import datetime
 import os
 import shutil
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -82,6 +83,7 @@ def card(work: Path, preset: str, device: str, asked: str) -> None:
         "device": _in_words(device),
         "command": asked,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "code": _code(),
         "seconds": {name: sum(stop - start for start, stop in spans[name]) for name in order},
         "total": _covered([span for found in spans.values() for span in found]),
     }
@@ -109,6 +111,21 @@ def _covered(spans: list[tuple[int, int]]) -> int:
         total += max(0, stop - max(start, end))
         end = max(end, stop)
     return total
+
+
+def _code() -> str:
+    """Which code made it, as git knows it: a checkout may have moved on between two stages."""
+    said = []
+    for command in (
+        ["rev-parse", "--short", "HEAD"],
+        ["status", "--porcelain", "spirit", "recipes"],
+    ):
+        git = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+        if git.returncode:
+            return "unknown"
+        said.append(git.stdout.strip())
+    commit_, changed = said
+    return f"{commit_} with changes" if changed else commit_
 
 
 def _in_words(device: str) -> str:

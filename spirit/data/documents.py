@@ -123,12 +123,12 @@ class Documents:
         """The ids of a document."""
         return self.codec.encode(self.document(source, epoch, number))
 
-    def prompt_length(self, source: Source, epoch: int, number: int) -> int:
+    def prompt_length(self, source: Source, ids: Int[np.ndarray, " tokens"]) -> int:
         """The tokens of a document before its answer: BOS, or the whole question of a task."""
         if source not in ("transcribe", "speak"):
             return 1
-        question = self.document(source, epoch, number).segments[:-1]
-        return len(self.codec.prompt(question, task=source))
+        # The question is of the other modality: the answer's marker stands nowhere else.
+        return int(np.argmax(ids == self.codec.task_marker(source))) + 1
 
     def _row(self, number: int) -> Row:
         shards = bisect_right(self._ends, number) - 1

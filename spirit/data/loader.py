@@ -279,7 +279,7 @@ class Rows:
             for at, (piece, tokens) in enumerate(row):
                 stop, given = start + len(tokens), 1
                 if self.config.answer_only:
-                    given = self.documents.prompt_length(*piece[:3])
+                    given = self.documents.prompt_length(piece.source, tokens)
                 ids[number, start:stop] = tokens
                 document[number, start:stop] = at
                 positions[number, start:stop] = np.arange(len(tokens))

@@ -25,6 +25,8 @@ def save(root: Path, step: int, write: Callable[[Path], None]) -> Path:
         ranks.any_rank(False)  # the main process has committed
         return target
     before = _named(root)
+    for left in (*root.glob(".step-*.partial"), *root.glob(".step-*.old")):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed while it saved
     with commit.folder(target) as partial:
         ranks.share(str(partial))
         _write_together(partial, write)

@@ -156,9 +156,8 @@ class Engine:
         """Read what `save` wrote; the network must have the same shape."""
         try:
             if self.stage == 0:
-                state = torch.load(
-                    folder / "engine.pt", map_location=self.device, weights_only=True
-                )
+                # To the CPU: optimizers read their step counts there without waiting for a GPU.
+                state = torch.load(folder / "engine.pt", map_location="cpu", weights_only=True)
                 self.module.load_state_dict(state["module"])
                 self._engine.optimizer.load_state_dict(state["optimizer"])
                 self.steps = int(state["steps"])

@@ -110,7 +110,7 @@ def _data(corpus: Path) -> str:
 
 
 SOURCES = """The sentences of the held-out split are never in training, nor are the settings of
-pitch, spread and rate that they are spoken with.
+pitch, spread and rate that they are spoken with (copies played faster or slower may come near).
 
 - slt, rms, awb, kal16: synthetic voices of flite (Carnegie Mellon University, a BSD-like licence),
   spoken while the recipe runs.
@@ -124,7 +124,8 @@ def _training(build: dict[str, Any]) -> str:
     stages = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in build["seconds"].items())
     return f"""## Training
 
-Preset `{build["preset"]}` on {build["device"]}, {build["date"]}: `{build["command"]}`.
+Preset `{build["preset"]}` on {build["device"]}, {build["date"]}: `{build["command"]}`,
+with the code of commit {build.get("code", "unknown")}.
 Minutes by stage (some run side by side): {stages}.
 From start to end {build["total"] / 60:.0f} minutes."""
 
@@ -137,6 +138,7 @@ def _measured(report: Report) -> str:
 
 On {report.sentences} held-out sentences of the synthetic voices, and on all held-out recordings of
 the human voice. `{report.command}`, {report.date}, {report.device}; {versions}.
+Measured on these weights: model {report.model_sha256}, tokenizer {report.tokenizer_sha256}.
 
 The independent ear is pocketsphinx with its own en-us acoustic and language model, no grammar and
 default options, the same for all sides. Word errors are total errors over total words; intervals

@@ -145,7 +145,7 @@ def _take_stock(out: Path, mine: Mapping[int, Note], parts: int, *, alone: bool)
                     f"{path} was made from another corpus or in another way ({key} "
                     f"{found.get(key)}, now {wanted[key]}); give a new --out or delete {out}"
                 )
-    if (out / part_name(parts)).exists():
+    if any(path.name >= part_name(parts) for path in out.glob("part-*.parquet")):
         raise ValueError(f"{out} holds parts of a larger corpus; give a new --out or delete it")
     return todo
 
@@ -189,6 +189,8 @@ def _digest(utterances: Sequence[Utterance], root: Path) -> str:
             u.language,
             u.style,
             u.seconds,
+            # A recording that was mended or replaced is another one.
+            u.audio.stat().st_size if u.audio.is_file() else -1,
         ]
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()
