@@ -1,5 +1,6 @@
 # make demo   the bundled model hears, answers and speaks        make test   the test suite
 # make check  format, lint, types, layers                        make tiny   rebuild the bundle
+# make eval   measure the bundle on recordings that it was not trained on
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -7,11 +8,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 EXTRAS := audio,train,align,eval,sentencepiece,demo,recipes,dev
 
-.PHONY: demo test check tiny clean
+# What tests of the recipe need; without them those are skipped.
+SYSTEM := flite asterisk-core-sounds-en-g722
+
+.PHONY: demo test check tiny eval packages clean
 demo: .venv/installed
 	$(BIN)/python -m spirit.demo
 
-test: .venv/installed
+test: .venv/installed packages
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 check: .venv/installed
@@ -22,6 +26,17 @@ check: .venv/installed
 
 tiny: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/tiny/run.sh
+
+eval: .venv/installed packages
+	$(BIN)/python recipes/tiny/corpus.py --out build/heldout --sentences 0 --texts 0
+	$(BIN)/spirit eval tiny --data build/heldout/heldout.jsonl --out build/eval
+
+packages:
+	@missing=$$(for p in $(SYSTEM); do dpkg-query -W $$p >/dev/null 2>&1 || echo $$p; done | xargs); \
+	test -z "$$missing" || { \
+	  test $$(id -u) = 0 && as= || as="sudo -n"; \
+	  { $$as apt-get update -qq && $$as apt-get install -qqy --no-install-recommends $$missing; } \
+	    >/dev/null 2>&1 || echo "some tests are skipped for want of: $$missing (apt-get install)"; }
 
 # Debian splits ensurepip from Python; pip itself then fills the empty environment.
 .venv/installed: setup.cfg pyproject.toml constraints.txt

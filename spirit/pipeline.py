@@ -13,13 +13,15 @@ from spirit import bundle, config
 from spirit.codec import Segment, Task
 from spirit.engine import ranks
 from spirit.lm import model as llama
-from spirit.lm.generate import generate
+from spirit.lm.generate import generate, search
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind, Tracks, Units
 from spirit.vocab import Want
 from spirit.vocoder import Vocoder
 
 TEMPERATURE: dict[Task, float] = {"continue": 0.8, "transcribe": 0.0, "speak": 0.5}
+BEAMS: dict[Task, int] = {"transcribe": 4}
+"""Beams of the search that answers a task of which there is one right answer."""
 ANSWERS: dict[Task, Want] = {"transcribe": "text", "speak": "speech"}
 ALPHABET = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
 LOOK = 8
@@ -145,7 +147,8 @@ class Spirit:
         The prompt is not repeated. The answer ends where the model ends its utterance, or with
         `max_tokens`, or before its speech lasts longer than `max_seconds`, spoken by `speaker` in
         `style`. The task "transcribe" answers one segment of speech with its words, "speak" one of
-        text with its speech. The default temperature depends on the task (`TEMPERATURE`). Raises
+        text with its speech. The default temperature depends on the task (`TEMPERATURE`); at 0,
+        the likeliest answer that a beam search finds is given, where the task has `BEAMS`. Raises
         ValueError for a prompt or settings that cannot be answered.
         """
         if task not in TEMPERATURE:
@@ -156,15 +159,23 @@ class Spirit:
             raise ValueError(f"an answer of at most {max_seconds:g} seconds holds nothing")
         want = ANSWERS.get(task, want)
         vocab = self.tokenizer.vocab
+        heat = TEMPERATURE[task] if temperature is None else temperature
+        ids = self.tokenizer.codec.prompt(_joined(prompt), want, task)
+        allowed = torch.from_numpy(vocab.allowed(want))
+        if heat == 0 and BEAMS.get(task, 1) > 1:
+            beams = BEAMS[task]
+            found = search(self.model, ids, allowed, beams=beams, max_new=max_tokens, eos=vocab.eos)
+            yield from self._segments(iter(found))
+            return
         new_ids = generate(
             self.model,
-            self.tokenizer.codec.prompt(_joined(prompt), want, task),
-            torch.from_numpy(vocab.allowed(want)),
+            ids,
+            allowed,
             max_new=max_tokens,
             min_new=int(want == "speech"),  # no speech is no answer
             eos=vocab.eos,
             stop=self._clock(max_seconds, speaker, style),
-            temperature=TEMPERATURE[task] if temperature is None else temperature,
+            temperature=heat,
             top_p=top_p,
             top_k=top_k,
             seed=seed,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from spirit.lm.generate import draw, generate
+from spirit.lm.generate import draw, generate, search
 
 VOCAB = 40
 PROMPT = np.array([1, 5, 7])
@@ -163,3 +163,40 @@ def test_damaged_weights_are_said_to_be(model: LlamaForCausalLM) -> None:
             top_k=0,
             rng=torch.Generator(),
         )
+
+
+def likelihood(model: LlamaForCausalLM, answer: Sequence[int]) -> float:
+    """Log-probability of an answer to PROMPT."""
+    ids = torch.tensor([[*PROMPT, *answer]])
+    with torch.inference_mode():
+        scores = model(input_ids=ids).logits[0].log_softmax(-1)
+    places = range(len(PROMPT) - 1, ids.shape[1] - 1)
+    return float(sum(scores[at, ids[0, at + 1]] for at in places))
+
+
+def test_a_search_with_one_beam_takes_the_likeliest_id_each_time(model: LlamaForCausalLM) -> None:
+    greedy = list(generate(model, PROMPT, everything(), temperature=0.0, max_new=12, eos=0))
+    assert search(model, PROMPT, everything(), beams=1, max_new=12, eos=0) == greedy
+
+
+def test_more_beams_find_likelier_answers(model: LlamaForCausalLM) -> None:
+    allowed = everything()
+    allowed[0] = False  # the end cannot come: all answers are of one length
+    found = [search(model, PROMPT, allowed, beams=n, max_new=8, eos=0) for n in (1, 4, 16)]
+    assert [len(answer) for answer in found] == [8, 8, 8]
+    one, four, sixteen = (likelihood(model, answer) for answer in found)
+    assert one < sixteen
+    assert one <= four
+
+
+def test_a_search_finds_allowed_ids_only_and_stops_at_the_end(model: LlamaForCausalLM) -> None:
+    allowed = everything()
+    allowed[::2] = False
+    answer = search(model, PROMPT, allowed, beams=4, max_new=20, eos=0)
+    assert len(answer) == 20
+    assert all(id % 2 for id in answer)
+    greedy = search(model, PROMPT, allowed, beams=1, max_new=20, eos=0)
+    cut = search(model, PROMPT, allowed, beams=1, max_new=20, eos=greedy[3])
+    assert cut == greedy[: greedy.index(greedy[3])]
+    with pytest.raises(ValueError, match="at least one beam"):
+        search(model, PROMPT, allowed, beams=0, max_new=20, eos=0)

@@ -75,22 +75,27 @@ def needs_its_packages() -> None:
         pytest.skip("flite and asterisk-core-sounds-en-g722 are not installed")
 
 
+STOPS = {"hubert1": (signal.SIGTERM, 143), "lm": (signal.SIGINT, 130), "eval": (signal.SIGKILL, -9)}
+"""At which stage the recipe is stopped, how, and what it then ends with."""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_whole_recipe_runs_and_goes_on_after_a_kill(tmp_path):
+def test_the_whole_recipe_runs_and_goes_on_after_every_kind_of_stop(tmp_path):
     needs_its_packages()
     work, out = tmp_path / "work", tmp_path / "out"
     settings = {"SMOKE": "1", "WORK": str(work), "OUT": str(out), "PYTHON": sys.executable}
     with (tmp_path / "log").open("w+") as log:
-        first = subprocess.Popen([TINY / "run.sh"], env=os.environ | settings, stderr=log)
-        until = time.monotonic() + 300
-        while not (work / "log/hubert1.log").is_file() and time.monotonic() < until:
-            assert first.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.2)
-        first.send_signal(signal.SIGTERM)
-        assert first.wait(90) == 143
-        assert not out.joinpath("checkpoints").exists()
-        second = subprocess.run(
+        for stage, (number, status) in STOPS.items():
+            run = subprocess.Popen([TINY / "run.sh"], env=os.environ | settings, stderr=log)
+            until = time.monotonic() + 300
+            while not (work / f"log/{stage}.log").is_file() and time.monotonic() < until:
+                assert run.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+            run.send_signal(number)
+            assert run.wait(90) == status
+            assert not out.joinpath("checkpoints").exists()
+        last = subprocess.run(
             [TINY / "run.sh"],
             env=os.environ | settings,
             stderr=log,
@@ -98,9 +103,10 @@ def test_the_whole_recipe_runs_and_goes_on_after_a_kill(tmp_path):
             text=True,
         )
     told = (tmp_path / "log").read_text()
-    assert second.returncode == 0, told
+    assert last.returncode == 0, told
     assert "-- corpus: done before" in told
-    assert "heard: speech to text" in second.stdout
+    assert "-- vocoder: done before" in told
+    assert "heard: speech to text" in last.stdout
     _check_bundle(out, work)
 
 

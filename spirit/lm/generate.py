@@ -53,6 +53,50 @@ def generate(
             return
 
 
+@torch.inference_mode()
+def search(
+    model: PreTrainedModel,
+    ids: Int[np.ndarray, " tokens"],
+    allowed: Bool[Tensor, " vocab"],
+    *,
+    beams: int,
+    max_new: int,
+    eos: int,
+) -> list[int]:
+    """The likeliest of the continuations that a beam search finds, without `eos`; nothing is drawn.
+
+    Only ids marked in `allowed` can come. Raises ValueError as `generate` does.
+    """
+    from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+    _check(model, ids, allowed, 0.0, 1.0, 0)
+    if beams < 1:
+        raise ValueError(f"a search needs at least one beam, not {beams}")
+    banned = ~allowed.to(model.device)
+
+    class Allow(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
+            return scores.masked_fill(banned, float("-inf"))
+
+    prompt = torch.as_tensor(ids, dtype=torch.long, device=model.device)[None]
+    room = int(model.config.max_position_embeddings) - len(ids)
+    found = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        logits_processor=LogitsProcessorList([Allow()]),
+        generation_config=GenerationConfig(
+            num_beams=beams,
+            do_sample=False,
+            max_new_tokens=min(max_new, room),
+            eos_token_id=eos,
+            pad_token_id=eos,
+            early_stopping=beams > 1,
+        ),
+    )
+    answer: list[int] = found[0, len(ids) :].tolist()
+    return answer[: answer.index(eos)] if eos in answer else answer
+
+
 def _check(
     model: PreTrainedModel,
     ids: Int[np.ndarray, " tokens"],
