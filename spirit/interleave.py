@@ -70,11 +70,12 @@ def interleave(words: Sequence[Word], tracks: Tracks, switches: Switches) -> tup
 
 def excerpt(words: Sequence[Word], tracks: Tracks, first: int, last: int) -> tuple[str, Units]:
     """The words `[first, last)` with single spaces, and their speech, cut as in `interleave`."""
-    speech = tracks.clip(_cut(words, first, tracks), _cut(words, last, tracks)).merge()
+    speech = tracks.clip(cut(words, first, tracks), cut(words, last, tracks)).merge()
     return " ".join(word.text for word in words[first:last]), speech
 
 
-def _cut(words: Sequence[Word], index: int, tracks: Tracks) -> int:
+def cut(words: Sequence[Word], index: int, tracks: Tracks) -> int:
+    """The sample at which a recording is cut before the word `index` (or after the last one)."""
     if index == 0:
         return tracks.origin
     if index == len(words):

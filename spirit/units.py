@@ -158,12 +158,17 @@ class Tracks:
         )
 
     def merge(self) -> Units:
-        """Order all units by the time at which they come into force and drop repetitions.
+        """The units that a model reads, see `timed`."""
+        return self.timed()[0]
 
-        HuBERT and pitch lose repeated units, style keeps them; ties are in the order of `Kind`
-        (Spirit LM, Nguyen et al. 2025, section 2.2). A frame that was in force before the stretch
-        began counts as beginning with it, so that a clip starts with its style and pitch. Times are
-        exact integers.
+    def timed(self) -> tuple[Units, Int[np.ndarray, " units"]]:
+        """The units that a model reads, and when each comes into force, in whole samples.
+
+        They are ordered by the time at which they come into force, without repetitions. HuBERT and
+        pitch lose repeated units, style keeps them; ties are in the order of `Kind` (Spirit LM,
+        Nguyen et al. 2025, section 2.2). A frame that was in force before the stretch began counts
+        as beginning with it, so that a clip starts with its style and pitch. Times are exact
+        integers.
         """
         tracks = [self.by_kind[kind] for kind in sorted(self.by_kind)]
         # One integer clock fine enough for every hop and start: no float ever decides an order.
@@ -178,7 +183,7 @@ class Tracks:
             kinds.append(np.full(len(onset), track.kind, dtype=np.int8))
             units.append(track.unit[onset])
         if not tracks:
-            return Units.build(())
+            return Units.build(()), np.zeros(0, np.int64)
         kind, unit, when = np.concatenate(kinds), np.concatenate(units), np.concatenate(times)
         order = np.lexsort((kind, when))  # stable: by time, then Kind
-        return Units(kind[order], unit[order])
+        return Units(kind[order], unit[order]), when[order] // scale

@@ -42,7 +42,7 @@ LENGTHS = [[7, 20, 5], [31, 1], [8, 8, 8]]
 def test_packed_documents_get_the_losses_they_get_alone(vocab):
     batch = rows(LENGTHS, 33, vocab)
     learner = Learner(tiny(vocab, kv_heads=2))
-    found = learner(packed.lay_out(**batch))
+    found, _ = learner(packed.lay_out(**batch))
     alone = []
     reference = tiny(vocab, kv_heads=2)
     for ids, document in zip(batch["ids"], batch["document"], strict=True):
@@ -57,7 +57,7 @@ def test_packed_documents_get_the_losses_they_get_alone(vocab):
 
 def test_packed_documents_get_the_losses_of_a_mask_over_whole_rows(vocab):
     batch = rows(LENGTHS, 33, vocab)
-    found = Learner(tiny(vocab))(packed.lay_out(**batch))
+    found, _ = Learner(tiny(vocab))(packed.lay_out(**batch))
     document = batch["document"]
     causal = torch.ones(33, 33, dtype=torch.bool).tril()
     mask = (document[:, :, None] == document[:, None, :]) & causal
@@ -72,6 +72,26 @@ def test_packed_documents_get_the_losses_of_a_mask_over_whole_rows(vocab):
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
     )
     torch.testing.assert_close(found.sum(), wanted)
+
+
+def test_the_guide_measures_the_attention_inside_the_windows():
+    torch.manual_seed(0)
+    heads, channels, groups = 2, 4, ((2, 5), (1, 3))
+    query, key, value = torch.randn(3, 1, heads, 13, channels).unbind()
+    windows = torch.zeros(2, 13, dtype=torch.long)
+    windows[:, 4] = torch.tensor([1, 3])  # the last place of the first document
+    windows[:, 8] = torch.tensor([0, 2])  # the fourth of the second
+    windows[:, 12] = torch.tensor([2, 3])  # the last of the third looks at itself
+    expected = []
+    for place, start in ((4, 0), (8, 5), (12, 10)):
+        seen = query[0, 0, place] @ key[0, 0, start : place + 1].T * 0.5
+        first, last = windows[:, place]
+        expected.append(-seen.softmax(0)[first:last].sum().log())
+    layer = torch.nn.Module()
+    for layer.layer_idx, loss in ((1, torch.stack(expected).mean()), (0, torch.tensor(0.0))):
+        guide = packed.Guide([1], windows)
+        packed.attend(layer, query, key, value, None, groups=groups, scaling=0.5, guide=guide)
+        torch.testing.assert_close(guide.loss(), loss)
 
 
 @pytest.mark.parametrize("length", [20, 300], ids=["own kernel", "torch's kernel"])

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from spirit import config as settings
 from spirit.codec import Codec, HFText, byte_tokenizer
-from spirit.data.loader import MixtureConfig
+from spirit.data.loader import MixtureConfig, Rows
 from spirit.data.parts import Row
 from spirit.data.shards import write_shards
 from spirit.engine import TrainingConfig
@@ -80,6 +80,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return llama.load(folder)[0].state_dict()
 
 
+def logged(out: Path, name: str) -> list[float]:
+    points = EventAccumulator(str(out / "logs")).Reload().Scalars(name)
+    return [point.value for point in points]
+
+
 def test_trained_model_is_a_folder_that_says_what_it_is(recipe, unbroken):
     model, vocab = llama.load(unbroken)
     assert vocab == Vocab.load(recipe.tokenizer / "vocab.json")
@@ -93,11 +98,10 @@ def test_trained_model_is_a_folder_that_says_what_it_is(recipe, unbroken):
 
 
 def test_logs_hold_the_loss_of_every_modality_and_of_held_out_documents(recipe, unbroken):
-    logs = EventAccumulator(str(recipe.out / "logs")).Reload()
-    names = set(logs.Tags()["scalars"])
+    names = set(EventAccumulator(str(recipe.out / "logs")).Reload().Tags()["scalars"])
     assert {"loss", "text", "hubert", "pitch", "style", "tokens_per_second"} <= names
     assert {"heldout/transcribe/text", "heldout/speak/hubert"} <= names
-    losses = [point.value for point in logs.Scalars("loss")]
+    losses = logged(recipe.out, "loss")
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -152,6 +156,63 @@ def test_shards_of_another_tokenizer_are_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer\.toml is missing"):
         train(replace(recipe, tokenizer=other, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", ["transcribe", "speak"])
+def test_windows_show_the_word_that_the_next_token_belongs_to(recipe, source):
+    vocab = Vocab.load(recipe.tokenizer / "vocab.json")
+    codec = Codec(HFText.load(recipe.tokenizer / "text.json"), vocab)
+    mixture = MixtureConfig(
+        shards=recipe.mixture.shards, excerpts=0.5, **{source: 1.0}, answer_only=True, row=256
+    )
+    documents = Rows(mixture, codec).documents
+    seen = 0
+    for number in range(40):
+        ids = documents.encode(source, 0, number)
+        first, last = documents.windows(source, 0, number)
+        assert len(first) == len(ids)
+        marker = ids.tolist().index(codec.task_marker(source))
+        (question, answer) = documents.document(source, 0, number).segments
+        text = answer if source == "transcribe" else question
+        for place in np.flatnonzero(last > first):
+            assert 2 <= first[place] < last[place] <= marker <= place
+            found = codec.decode(ids[first[place] : last[place]]).segments[0]
+            coming = ids[place + 1 : place + 2]
+            if source == "transcribe":  # the word's letters, each heard as its own unit
+                heard = "".join(chr(97 + unit) for unit in found.of(Kind.HUBERT))
+                word = text.encode()[: place - marker + 1].decode().split(" ")[-1]
+                # A first letter that is the last one of the word before is not heard again.
+                assert any(
+                    w.startswith(word) and _once(heard) in (_once(w), _once(w)[1:])
+                    for w in text.split()
+                )
+            elif vocab.kind_of_ids(coming)[0] == Kind.HUBERT:  # the unit is a letter of the word
+                assert chr(97 + int(vocab.ids_to_units(coming).unit[0])) in found
+                assert found.strip() in text.split()
+            seen += 1
+        assert (last > first)[marker : len(ids) - 2].mean() > 0.9
+        assert not last[-2:].any(), "</s> belongs to no word"
+    assert seen > 300
+
+
+def _once(letters: str) -> str:
+    """Letters without repetitions, as units come."""
+    return "".join(a for a, b in zip(letters, " " + letters, strict=False) if a != b)
+
+
+def test_a_guided_head_learns_to_look_at_the_word(recipe, tmp_path):
+    tasks = replace(
+        recipe.mixture, transcribe=0.5, speak=0.5, interleaved=0, speech=0, text=0, excerpts=0.5
+    )
+    training_ = replace(recipe.training, steps=40, warmup=2, lr=3e-3, log_every=4)
+    guided = replace(
+        recipe, out=tmp_path, mixture=tasks, training=training_, guide=1.0, guide_layers=(1,)
+    )
+    train(guided)
+    away = logged(tmp_path, "guide")
+    assert away[-1] < 0.7 * away[0]
+    with pytest.raises(ValueError, match="no layer 7 to guide"):
+        train(replace(guided, out=tmp_path / "b", guide_layers=(7,)))
 
 
 def test_loss_is_over_labels_alone(recipe):

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from spirit.codec import Codec, Document
 from spirit.data.shards import Row, read_shards
-from spirit.interleave import draw_switches, excerpt, interleave
+from spirit.interleave import cut, draw_switches, excerpt, interleave
 from spirit.units import Units
 
 Source = Literal["interleaved", "speech", "text", "transcribe", "speak"]
@@ -110,14 +110,50 @@ class Documents:
 
     def _words_and_sound(self, source: Source, epoch: int, row: Row) -> tuple[str, Units]:
         """The words and the speech of a row, or of some words of it that follow one another."""
+        span = self._excerpt(source, epoch, row)
+        return excerpt(row.words, row.tracks, *span) if span else (row.text, row.tracks.merge())
+
+    def _excerpt(self, source: Source, epoch: int, row: Row) -> tuple[int, int] | None:
         if self._excerpts and len(row.words) > 1:
             rng = draw_rng(self._seed, "excerpt", source, epoch, row.id)
             if rng.random() < self._excerpts:
                 # Short ones most often: each doubling of the length has an equal share.
                 count = int(len(row.words) ** rng.random())
                 first = int(rng.integers(len(row.words) - count + 1))
-                return excerpt(row.words, row.tracks, first, first + count)
-        return row.text, row.tracks.merge()
+                return first, first + count
+        return None
+
+    def windows(
+        self, source: Source, epoch: int, number: int
+    ) -> Int[np.ndarray, "2 tokens"] | None:
+        """Where in the question of a task document the word lies that the next token belongs to.
+
+        Row 0 is the first place of each token's window and row 1 the place after the last; both are
+        0 where the next token is no part of the answer. None where word times are not known.
+        """
+        row = self._row(number) if number < self._ends[-1] else None
+        if source not in ("transcribe", "speak") or row is None:
+            return None
+        first, last = self._excerpt(source, epoch, row) or (0, len(row.words))
+        words = [word.text for word in row.words[first:last]]
+        text, _ = self._words_and_sound(source, epoch, row)
+        if not words or " ".join(words) != text:
+            return None
+        cuts = [cut(row.words, index, row.tracks) for index in range(first, last + 1)]
+        whole = (first, last) == (0, len(row.words))
+        units, onsets = (row.tracks if whole else row.tracks.clip(cuts[0], cuts[-1])).timed()
+        spoken = np.searchsorted(cuts[1:-1], onsets, side="right")
+        beginnings = [" ".join(words[: count + 1]) for count in range(len(words))]
+        ends = [len(self.codec.text.encode(beginning)) for beginning in beginnings]
+        written = np.searchsorted(ends, np.arange(ends[-1]), side="right")
+        asked, answered = (spoken, written) if source == "transcribe" else (written, spoken)
+        found = np.zeros((2, len(units) + ends[-1] + 4), np.int64)
+        # <s>, a marker, the question, the task's marker, the answer, </s>
+        before = slice(2 + len(asked), 2 + len(asked) + len(answered))
+        found[0, before] = 2 + np.searchsorted(asked, answered, side="left")
+        found[1, before] = 2 + np.searchsorted(asked, answered, side="right")
+        found[:, found[0] == found[1]] = 0
+        return found
 
     def encode(self, source: Source, epoch: int, number: int) -> Int[np.ndarray, " tokens"]:
         """The ids of a document."""

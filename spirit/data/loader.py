@@ -135,18 +135,27 @@ class Rows:
     A batch is a dict of int64 tensors `[rows of this rank, tokens]`: `ids`; `document`, the number
     of the document inside its row, -1 on padding; `positions`, from 0 in each document; `labels`,
     the id itself (not shifted) where it is trained and -100 elsewhere. The first token of a
-    document is no label: nothing comes before it.
+    document is no label: nothing comes before it. With `windows` there are also `first` and `last`:
+    the places `[first, last)` in its document, see `Documents.windows`.
 
     Documents longer than a row are cut into pieces; transcribe and speak documents, which make no
     sense in pieces, are then left out and counted in `skipped`.
     """
 
     def __init__(
-        self, config: MixtureConfig, codec: Codec, *, rank: int = 0, ranks: int = 1
+        self,
+        config: MixtureConfig,
+        codec: Codec,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        windows: bool = False,
     ) -> None:
+        """`windows` adds to each batch where the word of each answered token was heard or read."""
         if config.rows % ranks:
             raise ValueError(f"rows = {config.rows} cannot be shared by {ranks} processes")
         self.config, self.rank, self.ranks = config, rank, ranks
+        self._windows = windows
         self.documents = Documents(
             codec,
             config.shards,
@@ -273,7 +282,7 @@ class Rows:
         shape = (len(rows), self.config.row)
         ids = np.full(shape, self.documents.codec.vocab.eos, np.int64)
         document, labels = np.full(shape, -1, np.int64), np.full(shape, IGNORED, np.int64)
-        positions = np.zeros(shape, np.int64)
+        positions, windows = np.zeros(shape, np.int64), np.zeros((2, *shape), np.int64)
         for number, row in enumerate(rows):
             start = 0
             for at, (piece, tokens) in enumerate(row):
@@ -284,6 +293,10 @@ class Rows:
                 document[number, start:stop] = at
                 positions[number, start:stop] = np.arange(len(tokens))
                 labels[number, start + given : stop] = tokens[given:]
+                if self._windows and (found := self.documents.windows(*piece[:3])) is not None:
+                    windows[:, number, start:stop] = found
                 start = stop
         batch = {"ids": ids, "document": document, "positions": positions, "labels": labels}
+        if self._windows:
+            batch |= {"first": windows[0], "last": windows[1]}
         return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -5,6 +5,7 @@ nearly equal length padded to the longest. Then a group's attention is one small
 and a mask over whole rows, mostly empty for short documents, is never made.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +32,23 @@ class Packed:
     """The places whose next token is learned."""
     labels: Int[Tensor, " labels"]
     """That next token."""
+    windows: Int[Tensor, "2 tokens"] | None = None
+    """Places `[first, last)` in its document where the word lies that a token's next one belongs
+    to; both 0 where none does."""
 
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
         tensors = (self.ids, self.positions, self.asked, self.labels)
         ids, positions, asked, labels = (t.to(device, non_blocking=True) for t in tensors)
-        return Packed(ids, positions, self.groups, asked, labels)
+        windows = None if self.windows is None else self.windows.to(device, non_blocking=True)
+        return Packed(ids, positions, self.groups, asked, labels, windows)
 
 
 def lay_out(
     ids: Int[Tensor, "batch tokens"],
     document: Int[Tensor, "batch tokens"],
     labels: Int[Tensor, "batch tokens"],
+    windows: Int[Tensor, "2 batch tokens"] | None = None,
 ) -> Packed:
     """Lay out packed rows by document; `document` numbers them in each row, -1 on padding.
 
@@ -74,9 +80,49 @@ def lay_out(
     place = torch.cat(places) if places else torch.zeros(0, dtype=torch.long)
     learned = torch.where(place > 0, labels.flatten()[source], IGNORED)
     asked = (learned[1:] != IGNORED).nonzero()[:, 0]
+    if windows is not None:
+        windows = windows.flatten(1)[:, source] * (place >= 0)
     return Packed(
-        ids.flatten()[source], place.clamp(min=0), tuple(groups), asked, learned[asked + 1]
+        ids.flatten()[source], place.clamp(min=0), tuple(groups), asked, learned[asked + 1], windows
     )
+
+
+class Guide:
+    """How far the first head of some layers is from looking at the word in question.
+
+    Attention finds which sound is which letter by chance, and late; where word times are known it
+    can be shown (guided attention: Tachibana et al. 2018, "Efficiently trainable text-to-speech
+    system", section 3; here with a window per word instead of a diagonal).
+    """
+
+    def __init__(self, layers: Sequence[int], windows: Int[Tensor, "2 tokens"]) -> None:
+        self.layers = frozenset(layers)
+        self._windows = windows
+        self._sum = windows.new_zeros((), dtype=torch.float32)
+        self._count = windows.new_zeros(())
+
+    def look(
+        self,
+        query: Float[Tensor, "documents tokens channels"],
+        key: Float[Tensor, "documents tokens channels"],
+        start: int,
+        scaling: float,
+    ) -> None:
+        """Take note of one head in one group, which begins at `start` in the sequence."""
+        count, length, _ = query.shape
+        first, last = self._windows[:, start : start + count * length].view(2, count, length)
+        causal = query.new_full((length, length), float("-inf"), dtype=torch.float32).triu(1)
+        with torch.autocast(query.device.type, enabled=False):
+            scores = torch.baddbmm(causal[None], query.float(), key.float().mT, alpha=scaling)
+        places = torch.arange(length, device=query.device)
+        inside = (places >= first[..., None]) & (places < last[..., None])
+        mass = (scores.softmax(-1) * inside).sum(-1)
+        self._sum = self._sum - (mass.clamp(min=1e-6).log() * (last > first)).sum()
+        self._count = self._count + (last > first).sum()
+
+    def loss(self) -> Float[Tensor, ""]:
+        """Minus the log of the attention's mass inside the windows, the mean over all seen."""
+        return self._sum / self._count.clamp(min=1)
 
 
 def attend(
@@ -89,6 +135,7 @@ def attend(
     groups: tuple[tuple[int, int], ...],
     scaling: float,
     dropout: float = 0.0,
+    guide: Guide | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads channels"], None]:
     """Causal attention inside each document of a `Packed` sequence (transformers' interface)."""
@@ -97,11 +144,16 @@ def attend(
         key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
     heads, channels = query.shape[1], query.shape[3]
     sizes = [count * length for count, length in groups]
-    answers = []
+    if guide is not None and module.layer_idx not in guide.layers:
+        guide = None
+    answers, start = [], 0
     # Split, not sliced: the gradient of every slice would be a whole sequence of zeros.
     parts = zip(*(torch.split(whole[0], sizes, 1) for whole in (query, key, value)), strict=True)
     for (count, length), group in zip(groups, parts, strict=True):
         q, k, v = (part.reshape(heads, count, length, channels) for part in group)
+        if guide is not None:
+            guide.look(q[0], k[0], start, scaling)
+        start += count * length
         answers.append(_causal(q, k, v, scaling, dropout).reshape(heads, -1, channels))
     return torch.cat(answers, 1).transpose(0, 1)[None], None
 

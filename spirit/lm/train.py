@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,6 +56,11 @@ class LMRecipe:
     size: SizeConfig = field(default_factory=SizeConfig)
     heldout: tuple[Path, ...] = ()
     """Shards that are never trained, to measure the loss on."""
+    guide: float = 0.0
+    """Weight of the loss that draws the first head of `guide_layers` to the word in question, where
+    word times are known: transcribing and speaking are then learned several times sooner."""
+    guide_layers: tuple[int, ...] = (2, 3)
+    """Layers, counted from 0."""
     measure_every: int = 500
     """Steps between two measurements on `heldout`."""
     dtype: str = "bf16"
@@ -66,27 +71,42 @@ class LMRecipe:
             raise ValueError(f"dtype must be bf16 or fp32, not {self.dtype!r}")
         if self.measure_every < 1:
             raise ValueError(f"measure_every must be at least 1, not {self.measure_every}")
+        if self.guide < 0:
+            raise ValueError(f"guide is a weight of at least 0, not {self.guide:g}")
 
 
 class Learner(nn.Module):
     """A language model that says how badly it knew each next token of packed documents."""
 
-    def __init__(self, model: LlamaForCausalLM) -> None:
+    def __init__(self, model: LlamaForCausalLM, guided: Sequence[int] = ()) -> None:
+        """`guided` are the layers whose first head is measured against the batch's windows."""
         super().__init__()
-        self.model = model
+        self.model, self.guided = model, tuple(guided)
+        if wrong := [n for n in self.guided if not 0 <= n < model.config.num_hidden_layers]:
+            raise ValueError(
+                f"there is no layer {wrong[0]} to guide; there are 0 to "
+                f"{model.config.num_hidden_layers - 1}"
+            )
         model.set_attn_implementation("documents")
 
-    def forward(self, batch: packed.Packed) -> Float[Tensor, " labels"]:
-        """The loss of each label, in nats."""
+    def forward(
+        self, batch: packed.Packed
+    ) -> tuple[Float[Tensor, " labels"], Float[Tensor, ""] | None]:
+        """The loss of each label, in nats, and that of the guided heads where any are."""
+        guide = None
+        if self.guided and batch.windows is not None:
+            guide = packed.Guide(self.guided, batch.windows)
         hidden = self.model.model(
             input_ids=batch.ids[None],
             position_ids=batch.positions[None],
             use_cache=False,
             groups=batch.groups,
+            guide=guide,
         ).last_hidden_state[0]
         # Only what is learned goes through the head: padding and prompts cost nothing there.
         logits = self.model.lm_head(hidden[batch.asked])
-        return F.cross_entropy(logits.float(), batch.labels, reduction="none")
+        losses = F.cross_entropy(logits.float(), batch.labels, reduction="none")
+        return losses, guide.loss() if guide else None
 
 
 class Modalities:
@@ -120,21 +140,25 @@ def train(recipe: LMRecipe) -> Path:
     tokenizer = _fingerprint(recipe)
     vocab = Vocab.load(recipe.tokenizer / "vocab.json")
     codec = Codec(HFText.load(recipe.tokenizer / "text.json"), vocab)
-    rows = Rows(recipe.mixture, codec, rank=rank(), ranks=world())
+    guided = recipe.guide_layers if recipe.guide else ()
+    rows = Rows(recipe.mixture, codec, rank=rank(), ranks=world(), windows=bool(guided))
     heldout = _heldout(recipe, codec)
     torch.manual_seed(recipe.training.seed)
     model = _begin(recipe, vocab)
     hidden = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    engine = Engine(Learner(model), recipe.training, hidden=hidden)
+    engine = Engine(Learner(model, guided), recipe.training, hidden=hidden)
     modalities = Modalities(vocab)
 
     def step(number: int) -> Mapping[str, float | Tensor]:
         batch = next(rows)
-        docs = packed.lay_out(batch["ids"], batch["document"], batch["labels"]).to(engine.device)
-        losses = engine(docs)
+        docs = _lay_out(batch).to(engine.device)
+        losses, away = engine(docs)
         loss = losses.mean()
-        metrics: dict[str, float | Tensor] = {
-            "loss": loss.detach(),
+        metrics: dict[str, float | Tensor] = {"loss": loss.detach()}
+        if away is not None:
+            metrics["guide"] = away.detach()
+            loss = loss + recipe.guide * away
+        metrics |= {
             "tokens": float((batch["document"] >= 0).sum()) * world(),
             **modalities.losses(losses, docs.labels),
             **engine.update(loss),
@@ -154,6 +178,11 @@ def train(recipe: LMRecipe) -> Path:
     )
     _write(recipe, engine, vocab, tokenizer, target)
     return target
+
+
+def _lay_out(batch: Mapping[str, Tensor]) -> packed.Packed:
+    windows = torch.stack([batch["first"], batch["last"]]) if "first" in batch else None
+    return packed.lay_out(batch["ids"], batch["document"], batch["labels"], windows)
 
 
 def _fingerprint(recipe: LMRecipe) -> str:
@@ -211,7 +240,7 @@ def _heldout(recipe: LMRecipe, codec: Codec) -> dict[str, packed.Packed]:
             speak=float(source == "speak"),
         )
         batch = next(Rows(alone, codec, rank=rank(), ranks=world()))
-        batches[source] = packed.lay_out(batch["ids"], batch["document"], batch["labels"])
+        batches[source] = _lay_out(batch)
     return batches
 
 
@@ -224,7 +253,7 @@ def _measure(
     found: dict[str, Tensor] = {}
     for source, batch in heldout.items():
         docs = batch.to(engine.device)
-        losses = modalities.losses(engine(docs), docs.labels)
+        losses = modalities.losses(engine(docs)[0], docs.labels)
         found |= {f"heldout/{source}/{name}": value for name, value in losses.items()}
     engine.module.train()
     return found
