@@ -1,6 +1,5 @@
 """The loop around every training step: exact resume, checkpoints, signals, progress."""
 
-import ctypes
 import dataclasses
 import json
 import re
@@ -9,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -60,7 +59,6 @@ def train(
     """
     state = state or {}
     root = out / "state"
-    _keep_memory()
     torch.manual_seed(config.seed + rank())
     first = _resume(root, engines, state, recipe)
 
@@ -95,15 +93,6 @@ def train(
     if main_process():
         done = {**dataclasses.asdict(config), "recipe": _plain(recipe)}
         commit.json_file(root / "finished.json", done)
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what tensors give back; fetched anew, each step pays for zeroed pages."""
-    trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (which may be 32 MiB at most)
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim, 1 << 30)
-        mallopt(mmap, 32 << 20)
 
 
 def finished(out: Path, config: TrainingConfig, recipe: Any = None) -> bool:
