@@ -165,10 +165,10 @@ class Spirit:
         heat = TEMPERATURE[task] if temperature is None else temperature
         ids = self.tokenizer.codec.prompt(_joined(prompt), want, task)
         allowed = torch.from_numpy(vocab.allowed(want))
-        if heat == 0 and BEAMS.get(task, 1) > 1:
+        beams = BEAMS.get(task, 1)
+        if heat == 0 and beams > 1:
             heard = sum(len(s.of(Kind.HUBERT)) for s in prompt if isinstance(s, Units))
             most = min(max_tokens, WORDY[0] + WORDY[1] * heard)
-            beams = BEAMS[task]
             found = search(self.model, ids, allowed, beams=beams, max_new=most, eos=vocab.eos)
             yield from self._segments(iter(found))
             return

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from spirit import commit
+from spirit.config import plain
 from spirit.engine import checkpoint, ranks
 from spirit.engine.network import Engine
 from spirit.engine.progress import Progress
@@ -91,7 +92,7 @@ def train(
                 progress.say(told)
                 raise SystemExit(143)
     if main_process():
-        done = {**dataclasses.asdict(config), "recipe": _plain(recipe)}
+        done = {**dataclasses.asdict(config), "recipe": _fixed(recipe)}
         commit.json_file(root / "finished.json", done)
 
 
@@ -116,7 +117,7 @@ _FREE = re.compile(
 """What may change when a training goes on: how long, where and how it is watched."""
 
 
-def _plain(recipe: Any) -> dict[str, Any] | None:
+def _fixed(recipe: Any) -> dict[str, Any] | None:
     """A recipe as a flat table of what must stay as it is."""
     if recipe is None:
         return None
@@ -129,12 +130,12 @@ def _plain(recipe: Any) -> dict[str, Any] | None:
         elif not _FREE.fullmatch(name):
             flat[name] = value
 
-    visit("", json.loads(json.dumps(dataclasses.asdict(recipe), default=str)))
+    visit("", plain(recipe))
     return flat
 
 
 def _same(where: Path, kept: dict[str, Any] | None, recipe: Any) -> None:
-    wanted = _plain(recipe)
+    wanted = _fixed(recipe)
     if kept is None or wanted is None:
         return
     for name in sorted(kept.keys() | wanted.keys()):
@@ -154,7 +155,7 @@ def _write(
         folder / f"rank-{rank():05d}.json",
         {
             "state": {name: item.state_dict() for name, item in state.items()},
-            "recipe": _plain(recipe),
+            "recipe": _fixed(recipe),
         },
     )
     random = {"cpu": torch.get_rng_state()}

@@ -179,18 +179,18 @@ def _targets(
         some = draw([len(wave) for wave in waves], config.cluster_seconds, seed)
         rows = listener([waves[i] for i in some], features)
         level = Level.fit(rows, [speakers[i] for i in some]) if config.level else None
-        if level:
-            rows = [
-                level(torch.from_numpy(row), speakers[i]).numpy()
-                for i, row in zip(some, rows, strict=True)
-            ]
-        clusters = KMeans.fit(np.concatenate(rows), config.clusters, seed=seed).to(where)
+
+        def leveled(row: Tensor, speaker: str) -> Tensor:
+            return level(row, speaker) if level else row
+
+        told = [leveled(torch.from_numpy(rows[n]), speakers[i]).numpy() for n, i in enumerate(some)]
+        clusters = KMeans.fit(np.concatenate(told), config.clusters, seed=seed).to(where)
         labels: dict[int, np.ndarray] = {}
         for speaker in sorted(set(speakers)):
             own = [i for i, name in enumerate(speakers) if name == speaker]
 
             def label(rows: Tensor, speaker: str = speaker) -> np.ndarray:
-                return clusters.units(level(rows, speaker) if level else rows).astype(np.int16)
+                return clusters.units(leveled(rows, speaker)).astype(np.int16)
 
             labels |= zip(own, listener([waves[i] for i in own], label), strict=True)
         table = {

@@ -1,18 +1,17 @@
 """Units: k-means on a layer of HuBERT, with figures that say what they are worth."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from spirit import commit
+from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import device
 from spirit.speech.hubert import Hubert
@@ -61,7 +60,7 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
     path = config.out / REPORT
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["config"] == _plain(config):
+        if kept["config"] == plain(config):
             done: dict[str, float] = kept["figures"]
             return done
     if config.out.is_dir() and any(config.out.iterdir()) and not path.is_file():
@@ -91,7 +90,7 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
         "figures": figures,
         "layer": network.layer,
         "pnmi_by_layer": {str(number): value for number, value in by_layer.items()},
-        "config": _plain(config),
+        "config": plain(config),
     }
     with commit.folder(config.out) as partial:
         network.save(partial)
@@ -185,8 +184,3 @@ def _cluster(
         table = joint_counts(units, control.phones)
         figures |= {"pnmi": information(table), "phone_purity": purity(table)}
     return quantizer, figures
-
-
-def _plain(config: UnitsFitConfig) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return plain
