@@ -97,7 +97,7 @@ class SpeechEncoder:
         style: StyleTokenizer | None = None,
     ) -> None:
         """All parts on one device. Raises ValueError if they do not fit together."""
-        channels = quantizer.centroids.shape[1]
+        channels = quantizer.channels
         if channels != hubert.channels:
             raise ValueError(
                 f"the quantizer was fitted on {channels} channels but this HuBERT has "
