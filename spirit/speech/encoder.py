@@ -11,7 +11,8 @@ from torch import Tensor
 
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchTokenizer
-from spirit.speech.quantizer import KMeans
+from spirit.speech.pretrained import Pretrained
+from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.speech.style import StyleTokenizer, pool_features
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
 
@@ -53,7 +54,7 @@ def windows(wave: int, frames: int, rate: int) -> Iterator[Window]:
 
 
 def hear(
-    hubert: Hubert,
+    hubert: Hubert | Pretrained,
     waves: Sequence[Float[np.ndarray, " _"]],
     digest: Callable[[Float[Tensor, "frames channels"]], Digest],
 ) -> list[list[Digest]]:
@@ -91,13 +92,17 @@ class SpeechEncoder:
 
     def __init__(
         self,
-        hubert: Hubert,
-        quantizer: KMeans,
+        hubert: Hubert | Pretrained,
+        quantizer: KMeans | CTCLinear,
         pitch: PitchTokenizer | None = None,
         style: StyleTokenizer | None = None,
     ) -> None:
         """All parts on one device. Raises ValueError if they do not fit together."""
-        channels = quantizer.centroids.shape[1]
+        if isinstance(hubert, Pretrained) and not hubert.padded:
+            raise ValueError(
+                "this encoder counts frames by whole hops; read the network with padded=True"
+            )
+        channels = quantizer.channels
         if channels != hubert.channels:
             raise ValueError(
                 f"the quantizer was fitted on {channels} channels but this HuBERT has "
@@ -140,7 +145,7 @@ class SpeechEncoder:
         if missing := wanted - set(self.counts):
             names = ", ".join(kind.key for kind in sorted(missing))
             raise ValueError(f"this tokenizer makes no units of the kind {names}")
-        heard = [_checked(wave) for wave in waves]
+        heard = [checked(wave) for wave in waves]
         pool = self.style is not None and Kind.STYLE in wanted
         parts = hear(
             self.hubert,
@@ -184,7 +189,8 @@ def _batches(cuts: Sequence[Window], budget: int) -> Iterator[list[Window]]:
         yield batch
 
 
-def _checked(wave: Wave) -> Float[np.ndarray, " samples"]:
+def checked(wave: Wave) -> Float[np.ndarray, " samples"]:
+    """A wave as float32 on the CPU. Raises ValueError if a sample is not finite."""
     samples = np.asarray(wave.cpu() if isinstance(wave, Tensor) else wave, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise ValueError("the wave holds NaN or infinite samples; read it with `read_audio`")
