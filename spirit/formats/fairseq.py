@@ -73,9 +73,6 @@ def read_hubert(path: Path, layer: int) -> Pretrained:
         renamed[f"{projection}bias"] = torch.zeros(width)
     renamed.setdefault("masked_spec_embed", network.masked_spec_embed.detach())
     fill(network, renamed, path)
-    if network.config.do_stable_layer_norm:
-        # fairseq gives the features of a layer as they are, those of the last one too.
-        network.encoder.layer_norm = torch.nn.Identity()
     return Pretrained(network, layer, normalize=EPSILON if task.get("normalize") else None)
 
 
@@ -103,8 +100,9 @@ def _parse(node: ast.expr) -> list[tuple[int, int, int]]:
             found = [_convolution(row) for row in rows]
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             found = _parse(left) + _parse(right)
-        case ast.BinOp(left=ast.Constant(value=times), op=ast.Mult(), right=rows) | ast.BinOp(
-            left=rows, op=ast.Mult(), right=ast.Constant(value=times)
+        case (
+            ast.BinOp(left=ast.Constant(value=times), op=ast.Mult(), right=rows)
+            | ast.BinOp(left=rows, op=ast.Mult(), right=ast.Constant(value=times))
         ) if type(times) is int and 0 <= times <= MOST:
             found = _parse(rows) * times
         case _:

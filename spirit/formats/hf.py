@@ -29,7 +29,7 @@ def read_encoder(
     folder: Path, layer: int = 0, *, normalize: bool | None = None, padded: bool = True
 ) -> Pretrained:
     """The network in a Hugging Face folder, giving the features of `layer` (counted from 1; 0: the
-    last), which are `hidden_states[layer]` of transformers.
+    `last_hidden_state` of transformers).
 
     Weights may be safetensors or pickles, of the bare network or with a head, under old or new
     names of weight norm. Whether waves are normalized is `do_normalize` of

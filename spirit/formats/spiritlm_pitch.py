@@ -75,7 +75,7 @@ class F0Encoder(nn.Module):
         codes: int,
     ) -> None:
         super().__init__()
-        self.stride = stride**downs
+        self.stride: int = stride**downs
         steps: list[nn.Module] = []
         for i in range(downs):
             narrow = nn.Conv1d(
@@ -85,9 +85,7 @@ class F0Encoder(nn.Module):
         self.model = nn.Sequential(*steps, nn.Conv1d(width, channels, 3, padding=1))
         self.register_buffer("codes", torch.zeros(codes, channels))
 
-    def forward(
-        self, contour: Float[Tensor, "batch inputs frames"]
-    ) -> Int[Tensor, "batch tokens"]:
+    def forward(self, contour: Float[Tensor, "batch inputs frames"]) -> Int[Tensor, "batch tokens"]:
         """The nearest code, by Euclidean distance, for every `stride` frames; a rest is dropped."""
         hidden = self.model(contour).transpose(1, 2)
         distance = (
@@ -95,7 +93,8 @@ class F0Encoder(nn.Module):
             - 2 * hidden @ self.codes.T
             + self.codes.square().sum(-1)
         )
-        return distance.argmin(-1)
+        nearest: Tensor = distance.argmin(-1)
+        return nearest
 
 
 class ReleasedPitch:
@@ -165,9 +164,7 @@ class ReleasedPitch:
         if "vq.level_blocks.0.k" in weights:
             found["codes"] = weights["vq.level_blocks.0.k"]
         fill(network, found, folder / "model.pt")
-        return cls(
-            network.to(device), Fcpe(device), interpolated=interpolated, centered=centered
-        )
+        return cls(network.to(device), Fcpe(device), interpolated=interpolated, centered=centered)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

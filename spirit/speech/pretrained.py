@@ -30,7 +30,8 @@ class Pretrained(nn.Module):
         padded: bool = False,
     ) -> None:
         """`network` is transformers' HubertModel, WavLMModel or Wav2Vec2Model; the layers above
-        `layer` (counted from 1; 0: the last) are taken off it.
+        `layer` (counted from 1) are taken off it. With 0 it gives what the whole network does,
+        which in large models has one more norm behind the last layer.
 
         With `normalize` each wave is brought to mean 0 and variance 1 first; the number is what is
         added to the variance. Raises ValueError for a layer that is not there.
@@ -40,11 +41,11 @@ class Pretrained(nn.Module):
         layers = len(network.encoder.layers)
         if not 0 <= layer <= layers:
             raise ValueError(f"this network has layers 1 to {layers}, not {layer}")
-        if 0 < layer < layers:
+        if layer:
             network.encoder.layers = network.encoder.layers[:layer]
             shape.num_hidden_layers = layer
             if shape.do_stable_layer_norm:
-                # The last norm belongs to the last layer.
+                # The norm behind the layers belongs to the network as a whole.
                 network.encoder.layer_norm = nn.Identity()
         _fold(network.encoder.pos_conv_embed.conv)
         self.network = network
@@ -105,9 +106,7 @@ class Pretrained(nn.Module):
         if min(counts) < max(counts):
             stop = torch.tensor(counts, device=batch.device)
             present = torch.arange(projected.shape[1], device=batch.device) < stop[:, None]
-        output: Tensor = self.network.encoder(
-            projected, attention_mask=present
-        ).last_hidden_state
+        output: Tensor = self.network.encoder(projected, attention_mask=present).last_hidden_state
         return output
 
     def _ready(self, wave: Float[np.ndarray, " samples"]) -> Float[Tensor, " padded"]:
@@ -150,7 +149,8 @@ def _normalized(
         over_channels: Tensor = norm(hidden.transpose(1, 2)).transpose(1, 2)
         return over_channels
     if min(counts) == hidden.shape[2]:
-        return norm(hidden)
+        together: Tensor = norm(hidden)
+        return together
     rows = torch.zeros_like(hidden)
     for row, clip, count in zip(rows, hidden, counts, strict=True):
         row[:, :count] = norm(clip[None, :, :count])[0]
