@@ -1,6 +1,7 @@
-"""The released names: G22, G24, and the same strings under them."""
+"""The released names: G12, G22, G24, and the same strings and waves under them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 
 from spirit.audio import read_audio, write_audio
 from spirit.formats import spiritlm
+from spirit.formats.spiritlm_vocoder import ReleasedVocoder
 from spirit.interop.spiritlm import spiritlm_base, spiritlm_expressive
+from spirit.units import Kind
 
 GOLDEN = Path(__file__).parent / "golden" / "spiritlm"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+ARRAYS = np.load(GOLDEN / "expected.npz")
 SLT = GOLDEN / "audio" / "slt.flac"
 
 
@@ -103,3 +107,54 @@ def test_g22_strings_without_style_or_pitch_have_units_all_the_same(released):
     }
     with pytest.raises(ValueError, match="f0_backbone 'pyaapt' is not available"):
         spiritlm_expressive("pyaapt")
+
+
+def test_g12_strings_and_units_are_spoken_as_the_release_does(released):
+    base, expressive = spiritlm_base(), spiritlm_expressive()
+    units = {key: " ".join(map(str, row)) for key, row in EXPECTED["slt"]["units"].items()}
+    waves = {
+        "base_from_string": base.decode(EXPECTED["slt"]["base_string"], speaker_id=1),
+        "expressive_from_string": expressive.decode(EXPECTED["slt"]["expressive_string"], 3),
+        "expressive_from_units": expressive.decode(units, speaker_id=0),
+    }
+    for name, wave in waves.items():
+        assert len(wave) == ARRAYS[f"slt.{name}.samples"]
+        np.testing.assert_allclose(wave[:16_000], ARRAYS[f"slt.{name}"], rtol=0, atol=1e-4)
+
+
+def test_g12_a_frame_has_640_samples_and_a_predicted_unit_lasts_at_least_one(released):
+    vocoder = spiritlm_base().vocoder
+    assert (vocoder.hop, vocoder.speakers[2], vocoder.expressive) == (640, "ex03", False)
+    units = {Kind.HUBERT: [1, 2, 3]}
+    assert len(vocoder.speak(units)) == 3 * 640
+    network = vocoder.network.dur_predictor
+    with torch.no_grad():
+        for log, frames in ((-50.0, 1), (0.0, 1), (np.log(4.4), 3), (np.log(4.6), 4)):
+            network.proj.weight.zero_()
+            network.proj.bias.fill_(log)
+            assert len(vocoder.speak(units, predict_durations=True)) == 3 * 640 * frames
+    assert len(vocoder.speak({Kind.HUBERT: []})) == 0
+
+
+def test_g22_expressive_strings_without_pitch_are_spoken(released):
+    expressive = spiritlm_expressive()
+    assert len(expressive.decode("[Hu1][Hu2]", dur_pred=False)) == 2 * 640
+    with pytest.raises(ValueError, match="unit 400: this vocoder knows 0 to 20"):
+        expressive.decode("[Hu400]")
+    with pytest.raises(ValueError, match="speaker 4: this vocoder knows 0 to 3"):
+        expressive.decode("[Hu4]", speaker_id=4)
+
+
+def test_g9_a_vocoder_that_does_not_fit_itself_is_refused(tmp_path):
+    folder = Path(
+        shutil.copytree(GOLDEN / "speech_tokenizer/hifigan_spiritlm_base", tmp_path / "v")
+    )
+    config = json.loads((folder / "config.json").read_text())
+    for change, message in (
+        ({"num_embeddings": 7}, r"dict\.weight has the shape"),
+        ({"resblock": "2"}, "is no vocoder"),
+        ({"upsample_rates": None}, "is no vocoder"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=message):
+            ReleasedVocoder.load(folder)

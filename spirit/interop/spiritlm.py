@@ -1,10 +1,11 @@
-"""The Python names of the released Spirit LM for its speech tokenizer.
+"""The Python names of the released Spirit LM for its speech tokenizer and vocoders.
 
 With SPIRITLM_CHECKPOINTS_DIR set to the folder of the released checkpoints, `spiritlm_base()` and
 `spiritlm_expressive()` take the place of the functions of those names in the release.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from spirit.audio import read_audio
 from spirit.engine import device
 from spirit.formats import spiritlm
 from spirit.formats.spiritlm_speech import ReleasedEncoder
+from spirit.formats.spiritlm_vocoder import ReleasedVocoder
 from spirit.units import Kind
 
 Audio = str | PathLike[str] | np.ndarray | Tensor
@@ -30,8 +32,18 @@ class SpiritLMTokenizer:
     where the release raises IndexError.
     """
 
-    def __init__(self, encoder: ReleasedEncoder) -> None:
+    def __init__(
+        self, encoder: ReleasedEncoder, vocoder: Path, *, speaker: int = 2, style: int = 8
+    ) -> None:
+        """`vocoder` is its folder, read when something is to be spoken."""
         self.encoder = encoder
+        self.speaker, self.style = speaker, style
+        self._folder = vocoder
+
+    @cached_property
+    def vocoder(self) -> ReleasedVocoder:
+        """What speaks. Raises ValueError if its files are missing or damaged."""
+        return ReleasedVocoder.load(self._folder, device())
 
     def load_audio(self, path: str | PathLike[str]) -> Float[np.ndarray, " samples"]:
         """A recording as 16 kHz mono. Raises `AudioError` if it cannot be used."""
@@ -85,17 +97,41 @@ class SpiritLMTokenizer:
         expanded = spiritlm.expand(spiritlm.parse(string))
         return {kind.key: " ".join(map(str, row)) for kind, row in expanded.items()}
 
+    def decode(
+        self, code: str | Mapping[str, str], speaker_id: int | None = None, dur_pred: bool = True
+    ) -> Float[np.ndarray, " samples"]:
+        """The 16 kHz wave of a token string, or of units from `encode_units`.
 
-def spiritlm_base() -> SpiritLMTokenizer:
+        With `dur_pred` the duration of every unit is predicted, of undeduplicated ones too, as in
+        the release; units with pitch at its own rate are one frame each. Without `speaker_id` the
+        default speaker speaks. Raises ValueError for a unit or speaker that the vocoder lacks.
+        """
+        units = self.string2units(code) if isinstance(code, str) else code
+        rows = {kind: list(map(int, units[kind.key].split())) for kind in Kind if kind.key in units}
+        own_rate = len(rows.get(Kind.PITCH, rows[Kind.HUBERT])) != len(rows[Kind.HUBERT])
+        return self.vocoder.speak(
+            rows,
+            speaker=self.speaker if speaker_id is None else speaker_id,
+            style=self.style,
+            predict_durations=dur_pred and not (own_rate and self.vocoder.expressive),
+        )
+
+
+def spiritlm_base(default_speaker: int = 2, default_style: int = 8) -> SpiritLMTokenizer:
     """The tokenizer of Spirit LM Base: HuBERT units. On a GPU where there is one.
 
     Raises ValueError if SPIRITLM_CHECKPOINTS_DIR is not set or a file is missing or damaged.
     """
-    folder = spiritlm.speech_tokenizer_folder()
-    return SpiritLMTokenizer(ReleasedEncoder.load(folder, "base", device()))
+    folder, where = spiritlm.speech_tokenizer_folder(), device()
+    return SpiritLMTokenizer(
+        ReleasedEncoder.load(folder, "base", where),
+        folder / "hifigan_spiritlm_base",
+        speaker=default_speaker,
+        style=default_style,
+    )
 
 
-def spiritlm_expressive(f0_backbone: str = "fcpe") -> SpiritLMTokenizer:
+def spiritlm_expressive(f0_backbone: str = "fcpe", default_speaker: int = 2) -> SpiritLMTokenizer:
     """The tokenizer of Spirit LM Expressive: HuBERT, pitch and style units, F0 by FCPE.
 
     Raises ValueError if SPIRITLM_CHECKPOINTS_DIR is not set, a file is missing or damaged, or F0 is
@@ -103,8 +139,12 @@ def spiritlm_expressive(f0_backbone: str = "fcpe") -> SpiritLMTokenizer:
     """
     if f0_backbone != "fcpe":
         raise ValueError(f"f0_backbone {f0_backbone!r} is not available; use 'fcpe'")
-    folder = spiritlm.speech_tokenizer_folder()
-    return SpiritLMTokenizer(ReleasedEncoder.load(folder, "expressive", device()))
+    folder, where = spiritlm.speech_tokenizer_folder(), device()
+    return SpiritLMTokenizer(
+        ReleasedEncoder.load(folder, "expressive", where),
+        folder / "hifigan_spiritlm_expressive_w2v2",
+        speaker=default_speaker,
+    )
 
 
 def _mono(audio: np.ndarray | Tensor, channel: int | None) -> Float[np.ndarray, " samples"]:
