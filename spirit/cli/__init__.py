@@ -41,7 +41,10 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
 @verb()
 @click.argument("corpus", type=PATH)
 @click.option(
-    "--tokenizer", default="tokenizers/tiny", show_default=True, help="The tokenizer's folder."
+    "--tokenizer",
+    default="tokenizers/tiny",
+    show_default=True,
+    help="The tokenizer's folder, or Spirit LM's speech_tokenizer/.",
 )
 @click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Where the shards go.")
 @click.option(

@@ -1,5 +1,6 @@
 """The released speech tokenizer of Spirit LM, from its folder `speech_tokenizer/` as it is."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from spirit import commit
 from spirit.formats.fairseq import read_hubert
 from spirit.formats.quantizers import read_quantizer
-from spirit.formats.spiritlm import HOPS, Variant
+from spirit.formats.spiritlm import HOPS, Variant, vocab
 from spirit.formats.spiritlm_pitch import ReleasedPitch
 from spirit.formats.spiritlm_style import ReleasedStyle
 from spirit.speech.encoder import Wave, checked
 from spirit.speech.pretrained import Pretrained
 from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
+from spirit.vocab import Vocab
 
 LAYER = 11
 """The layer of HuBERT, counted from 1, whose features become units."""
@@ -149,3 +152,46 @@ def _batches(chunks: Sequence[_Chunk]) -> Iterator[list[int]]:
         count = max(1, TOGETHER // len(chunks[order[0]].wave))
         yield order[:count]
         order = order[count:]
+
+
+@dataclass(frozen=True, eq=False)
+class ReleasedTokenizer:
+    """What makes unit shards for the released language models: units, and the ids they get."""
+
+    encoder: ReleasedEncoder
+    vocab: Vocab
+    name: str
+    fingerprint: str
+    """16 hexadecimal digits that change with the vocabulary or any weight."""
+
+    @classmethod
+    def load(
+        cls, folder: Path, variant: Variant = "expressive", device: torch.device | str = "cpu"
+    ) -> "ReleasedTokenizer":
+        """Read a released `speech_tokenizer/` folder for one of the two variants.
+
+        Raises ValueError for a file that is missing, damaged or of another model.
+        """
+        encoder, ids = ReleasedEncoder.load(folder, variant, device), vocab(variant)
+        for kind, count in encoder.counts.items():
+            if count > ids.count[kind]:
+                raise ValueError(
+                    f"{folder} makes {count} {kind.key} units, but the released models have ids "
+                    f"for {ids.count[kind]}; it is not their tokenizer"
+                )
+        digest = hashlib.sha256(ids.fingerprint.encode())
+        parts = [HUBERT, QUANTIZER]
+        if variant == "expressive":
+            parts += [PITCH / "config.yaml", PITCH / "model.pt"]
+            # The weights may be in any of several files.
+            parts += sorted(
+                STYLE / path.name for path in (folder / STYLE).iterdir() if path.is_file()
+            )
+        for part in parts:
+            digest.update(f"{part.as_posix()} {commit.sha256(folder / part)}\n".encode())
+        return cls(encoder, ids, f"spiritlm-{variant}", digest.hexdigest()[:16])
+
+
+def is_released(folder: Path) -> bool:
+    """Whether a folder is a released `speech_tokenizer/`."""
+    return (folder / HUBERT.parent).is_dir()

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -24,9 +24,7 @@ from spirit.data.children import run_jobs
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
-from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, audio_name
-
-Variant = Literal["base", "expressive"]
+from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, Variant, audio_name
 
 _SETTINGS = ("variant", "device", "threads", "batch_seconds")  # of a note: how units were made
 
@@ -45,6 +43,9 @@ def tokenize(
 ) -> dict[str, Any]:
     """Turn a corpus into unit shards in the folder `out`, in `workers` processes; returns a report.
 
+    `tokenizer` is a folder of ours or the released Spirit LM's `speech_tokenizer/`, whose units get
+    the ids of the released models of that variant.
+
     `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
     ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
     a folder made from something else is refused. Recordings that cannot be used are listed in
@@ -56,7 +57,7 @@ def tokenize(
         raise ValueError(f"part {part[0]}/{part[1]}: parts of {part[1]} are 0 to {part[1] - 1}")
     began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
     root = corpus if corpus.is_dir() else corpus.parent
-    here = PartMaker.load(tokenizer, root, str(where))
+    here = PartMaker.load(tokenizer, root, str(where), variant)
     vocab = here.tokenizer.vocab
     note = Note(
         vocabulary=vocab.fingerprint,
@@ -79,7 +80,7 @@ def tokenize(
     )
     try:
         if workers > 1:
-            there = partial(PartMaker.load, tokenizer, root, str(where))
+            there = partial(PartMaker.load, tokenizer, root, str(where), variant)
             made = run_jobs(there, jobs, workers)
         else:
             made = (progress for job in jobs for progress in here(job))

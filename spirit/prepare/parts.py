@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from jaxtyping import Float
 from spirit.audio import read_audio
 from spirit.data.corpus import Utterance
 from spirit.data.parts import Note, Row, part_bytes
+from spirit.formats.spiritlm_speech import SHORTEST, ReleasedTokenizer, is_released
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind
 
+Variant = Literal["base", "expressive"]
 Wave = Float[np.ndarray, " _"]
 
 THREADS = 1
@@ -48,13 +51,17 @@ class Progress:
 class PartMaker:
     """Makes parts from recordings, in one process; paths are noted relative to `root`."""
 
-    def __init__(self, tokenizer: Tokenizer, root: Path) -> None:
+    def __init__(self, tokenizer: Tokenizer | ReleasedTokenizer, root: Path) -> None:
         self.tokenizer, self.root = tokenizer, root
+        self.shortest = SHORTEST if isinstance(tokenizer, ReleasedTokenizer) else 1
 
     @classmethod
-    def load(cls, tokenizer: Path, root: Path, device: str) -> "PartMaker":
-        """For a process of its own: reads the tokenizer and sets the threads."""
+    def load(cls, tokenizer: Path, root: Path, device: str, variant: Variant) -> "PartMaker":
+        """For a process of its own: reads the tokenizer, ours or a released one, and sets the
+        threads."""
         torch.set_num_threads(THREADS)
+        if is_released(tokenizer):
+            return cls(ReleasedTokenizer.load(tokenizer, variant, device), root)
         return cls(Tokenizer.load(tokenizer, device), root)
 
     def __call__(self, job: Job) -> Iterator[Progress]:
@@ -63,6 +70,11 @@ class PartMaker:
         rejected: dict[str, str] = {}
         batch: list[tuple[Utterance, Wave]] = []
         for utterance, wave in _read(job.utterances, job.note.batch_seconds):
+            if not isinstance(wave, str) and len(wave) < self.shortest:
+                wave = (
+                    f"{len(wave)} samples at 16 kHz; this tokenizer needs {self.shortest}, leave "
+                    "it out"
+                )
             if isinstance(wave, str):
                 rejected[utterance.id] = wave
                 yield Progress(job.index, utterances=1, rejected=1)
