@@ -8,8 +8,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 EXTRAS := audio,train,align,eval,sentencepiece,demo,recipes,dev
 
-# What tests of the recipe need; without them those are skipped.
-SYSTEM := flite asterisk-core-sounds-en-g722
+# What tests of the recipe need (they are skipped without), and an allocator that it is faster with.
+SYSTEM := flite asterisk-core-sounds-en-g722 libjemalloc2
 
 .PHONY: demo test check tiny eval packages clean
 demo: .venv/installed

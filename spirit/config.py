@@ -125,6 +125,12 @@ def dump(config: Any) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
+def plain(config: Any) -> dict[str, Any]:
+    """A config as JSON holds it: what is kept beside a result, to compare with another one."""
+    table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return table
+
+
 def _dump(table: Mapping[str, Any], prefix: str, lines: list[str]) -> None:
     inner = {}
     for key, value in table.items():

@@ -24,6 +24,9 @@ BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
 ANSWERS: dict[Task, Want] = {"transcribe": "text", "speak": "speech"}
 ALPHABET = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
+WORDY = (16, 2)
+"""Text tokens of a transcript at most: so many, and so many more per HuBERT unit. Nobody speaks
+that fast; a model that finds no end is stopped there."""
 LOOK = 8
 """HuBERT units between two looks at the clock."""
 
@@ -162,9 +165,11 @@ class Spirit:
         heat = TEMPERATURE[task] if temperature is None else temperature
         ids = self.tokenizer.codec.prompt(_joined(prompt), want, task)
         allowed = torch.from_numpy(vocab.allowed(want))
-        if heat == 0 and BEAMS.get(task, 1) > 1:
-            beams = BEAMS[task]
-            found = search(self.model, ids, allowed, beams=beams, max_new=max_tokens, eos=vocab.eos)
+        beams = BEAMS.get(task, 1)
+        if heat == 0 and beams > 1:
+            heard = sum(len(s.of(Kind.HUBERT)) for s in prompt if isinstance(s, Units))
+            most = min(max_tokens, WORDY[0] + WORDY[1] * heard)
+            found = search(self.model, ids, allowed, beams=beams, max_new=most, eos=vocab.eos)
             yield from self._segments(iter(found))
             return
         new_ids = generate(

@@ -125,6 +125,7 @@ def test_broken_checkpoint_is_named_and_the_one_before_is_used(unbroken, tmp_pat
     assert "step-00000007" in said
     assert "going on after step 6" in said
     assert torch.equal(again.weights(), unbroken)
+    assert (tmp_path / "state" / "broken-step-00000007").is_dir(), "kept for whoever looks into it"
 
 
 def test_training_never_starts_from_zero_where_all_checkpoints_are_broken(tmp_path):

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from spirit.audio import write_audio
 from spirit.config import load
+from spirit.data.corpus import read_corpus
 from spirit.engine import TrainingConfig
 from spirit.fit import HubertFitConfig, HubertShape, UnitsFitConfig, fit_hubert, fit_units
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
 from spirit.speech.hubert import Hubert
 from spirit.speech.mfcc import mfcc
+from spirit.speech.purity import information, joint_counts, phone_labels
 from spirit.speech.quantizer import KMeans
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "tiny"
@@ -108,6 +111,23 @@ def test_the_second_iteration_learns_from_the_first(first, corpus, tmp_path):
         fit_hubert(recipe(corpus, tmp_path / "b", teacher=tmp_path / "nowhere"))
 
 
+def test_targets_along_discriminants_tell_more_about_phones(first, corpus, tmp_path):
+    told = {}
+    for phones in (False, True):
+        config = recipe(corpus, tmp_path / str(phones), teacher=first, phones=phones)
+        fit_hubert(config)
+        targets = load_file(config.out / "targets.safetensors")
+        labels = np.split(targets["labels"], np.cumsum(targets["counts"])[:-1])
+        names: dict[str, int] = {}
+        spoken = [
+            phone_labels(utterance.phones, names, len(row), 640)
+            for utterance, row in zip(read_corpus(corpus), labels, strict=True)
+        ]
+        table = joint_counts(np.concatenate(labels).astype(np.int32), np.concatenate(spoken))
+        told[phones] = information(table)
+    assert told[True] > told[False]
+
+
 def test_a_warm_iteration_goes_on_from_the_weights_of_the_first(first, corpus, tmp_path):
     still = replace(recipe(corpus, tmp_path).training, lr=1e-12, weight_decay=0.0)
     fit_hubert(recipe(corpus, tmp_path, teacher=first, warm=True, training=still))
@@ -149,6 +169,16 @@ def test_units_come_with_their_network_and_with_figures(first, corpus, tmp_path)
     before = (config.out / "units.safetensors").stat().st_mtime_ns
     assert fit_units(config) == figures
     assert (config.out / "units.safetensors").stat().st_mtime_ns == before
+
+
+def test_units_along_discriminants_tell_more_about_phones(first, corpus, tmp_path):
+    config = UnitsFitConfig(
+        corpus=corpus, out=tmp_path / "plain", hubert=first, units=6, layer=2, device="cpu"
+    )
+    plain = fit_units(config)
+    turned = fit_units(replace(config, out=tmp_path / "turned", phones=True))
+    assert turned["pnmi"] > plain["pnmi"]
+    assert turned["mfcc_pnmi"] == plain["mfcc_pnmi"]
 
 
 def test_mfcc_frames_lie_on_the_clock_of_hubert():

@@ -52,7 +52,17 @@ def test_segments_of_an_answer_take_turns_and_none_is_empty(spirit: Spirit) -> N
     answer = list(spirit.generate(["so"], temperature=3.0, max_tokens=200))
     assert len(answer) > 2
     assert all(len(segment) for segment in answer)
-    assert all(type(a) is not type(b) for a, b in pairwise(answer))
+    # Pitch and style alone make no sound and are left out, between two texts too.
+    assert all(isinstance(s, str) or len(s.of(Kind.HUBERT)) for s in answer)
+    assert not any(isinstance(a, Units) and isinstance(b, Units) for a, b in pairwise(answer))
+
+
+def test_a_transcript_without_end_is_stopped_by_the_length_of_what_was_heard(
+    spirit: Spirit,
+) -> None:
+    heard = Units.build([(Kind.HUBERT, number) for number in (1, 2, 3)])
+    (text,) = spirit.generate([heard], task="transcribe")
+    assert 0 < len(text) <= 16 + 2 * 3  # a token is a byte, so at most a character
 
 
 def test_segments_come_when_they_are_complete(

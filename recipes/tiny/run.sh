@@ -17,12 +17,13 @@ die() { say "run.sh: $*"; exit 1; }
 declare -A pids=() began=() keys=()
 
 # stage NAME "STAGES BEFORE" "FILES IT READS" COMMAND...   starts a stage that is not done yet. What
-# it makes lies in $WORK/NAME. Its key covers all that the result depends on.
+# it makes lies in $WORK/NAME. Its key covers all that the result depends on, so not the number of
+# cores or where Python lies.
 stage() {
   local name=$1 mark=$WORK/stages/$1 before=$2 reads=$3 item
   shift 3
   keys[$name]=$({
-    printf '%q ' "$@"
+    printf '%s\n' "$*" | sed -E "s#(--workers|--jobs) [0-9]+|OMP_NUM_THREADS=[0-9]+##g; s#$python##g"
     for item in $before; do echo "${keys[$item]}"; done
     for item in $reads; do cat "$item"; done
   } | sha256sum | cut -c1-16)
@@ -154,6 +155,10 @@ main() {
     ((EUID == 0)) || die "install $package: sudo apt-get install flite asterisk-core-sounds-en-g722"
     { apt-get update && apt-get install -y --no-install-recommends "$package"; } >&2
   done
+  # glibc's malloc slows training down as its memory splinters; LD_PRELOAD= (empty) keeps it.
+  if [[ $DEVICE == cpu && ! -v LD_PRELOAD ]] && ldconfig -p | grep -q libjemalloc.so.2; then
+    export LD_PRELOAD=libjemalloc.so.2
+  fi
   mkdir -p "$WORK/stages" "$WORK/log" "$OUT"
   exec 9>"$WORK/.lock" # the stages hold it too: one that is still saving is waited for
   flock -w 60 9 || die "another run works in $WORK; wait for it or give another WORK"

@@ -33,7 +33,7 @@ class Verbs(click.Group):
             sys.stdout.flush()  # a full disk under the output shows only here
             return answer
         except KeyboardInterrupt as stop:
-            click.echo(f"spirit: {stop or 'interrupted'}", err=True)
+            click.echo(f"spirit: {str(stop) or 'interrupted'}", err=True)
             ctx.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise

@@ -26,13 +26,16 @@ def run_jobs(
     waiting = iter(jobs)
     alive: dict[Connection, BaseProcess] = {}
     try:
-        for job in islice(waiting, children):
+        first = list(islice(waiting, children))
+        for _ in first:
             ours, theirs = context.Pipe()
             child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
             with _deaf():
                 child.start()
             theirs.close()
             alive[ours] = child
+        # A large job waits until its child reads: only when all are starting up.
+        for ours, job in zip(alive, first, strict=True):
             _send(ours, job)
         busy = set(alive)
         while busy:

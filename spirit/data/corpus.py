@@ -172,7 +172,7 @@ def _times(start: Any, stop: Any, name: str) -> tuple[int, int]:
 
 def _check_order(spans: Sequence[Word], key: str) -> None:
     for before, after in pairwise(spans):
-        if after.start < before.start:
+        if after.start < before.start or after.stop < before.stop:
             raise ValueError(f"`{key}` are not in order of time at {after.text!r}")
 
 

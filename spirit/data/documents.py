@@ -134,14 +134,13 @@ class Documents:
         row = self._row(number) if number < self._ends[-1] else None
         if source not in ("transcribe", "speak") or row is None:
             return None
-        first, last = self._excerpt(source, epoch, row) or (0, len(row.words))
+        span = self._excerpt(source, epoch, row)
+        first, last = span or (0, len(row.words))
         words = [word.text for word in row.words[first:last]]
-        text, _ = self._words_and_sound(source, epoch, row)
-        if not words or " ".join(words) != text:
+        if not words or (span is None and " ".join(words) != row.text):
             return None
         cuts = [cut(row.words, index, row.tracks) for index in range(first, last + 1)]
-        whole = (first, last) == (0, len(row.words))
-        units, onsets = (row.tracks if whole else row.tracks.clip(cuts[0], cuts[-1])).timed()
+        units, onsets = (row.tracks.clip(cuts[0], cuts[-1]) if span else row.tracks).timed()
         spoken = np.searchsorted(cuts[1:-1], onsets, side="right")
         beginnings = [" ".join(words[: count + 1]) for count in range(len(words))]
         ends = [len(self.codec.text.encode(beginning)) for beginning in beginnings]

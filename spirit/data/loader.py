@@ -282,7 +282,8 @@ class Rows:
         shape = (len(rows), self.config.row)
         ids = np.full(shape, self.documents.codec.vocab.eos, np.int64)
         document, labels = np.full(shape, -1, np.int64), np.full(shape, IGNORED, np.int64)
-        positions, windows = np.zeros(shape, np.int64), np.zeros((2, *shape), np.int64)
+        positions = np.zeros(shape, np.int64)
+        windows = np.zeros((2, *shape) if self._windows else 0, np.int64)
         for number, row in enumerate(rows):
             start = 0
             for at, (piece, tokens) in enumerate(row):

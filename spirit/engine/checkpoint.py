@@ -76,6 +76,10 @@ def newest(root: Path) -> tuple[int, Path] | None:
     names = _named(root)
     if ranks.main_process():
         answer = next((name for name in names if _whole(root / name, loud=True)), "")
+        for name in names[: names.index(answer)] if answer else ():
+            # Else the next save would keep the broken one and delete the good one.
+            shutil.rmtree(root / f"broken-{name}", ignore_errors=True)
+            (root / name).replace(root / f"broken-{name}")
         ranks.share(answer)
     else:
         answer = ranks.share("")

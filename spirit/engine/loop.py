@@ -1,6 +1,5 @@
 """The loop around every training step: exact resume, checkpoints, signals, progress."""
 
-import ctypes
 import dataclasses
 import json
 import re
@@ -9,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from spirit import commit
+from spirit.config import plain
 from spirit.engine import checkpoint, ranks
 from spirit.engine.network import Engine
 from spirit.engine.progress import Progress
@@ -60,7 +60,6 @@ def train(
     """
     state = state or {}
     root = out / "state"
-    _keep_memory()
     torch.manual_seed(config.seed + rank())
     first = _resume(root, engines, state, recipe)
 
@@ -93,17 +92,8 @@ def train(
                 progress.say(told)
                 raise SystemExit(143)
     if main_process():
-        done = {**dataclasses.asdict(config), "recipe": _plain(recipe)}
+        done = {**dataclasses.asdict(config), "recipe": _fixed(recipe)}
         commit.json_file(root / "finished.json", done)
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what tensors give back; fetched anew, each step pays for zeroed pages."""
-    trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (which may be 32 MiB at most)
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim, 1 << 30)
-        mallopt(mmap, 32 << 20)
 
 
 def finished(out: Path, config: TrainingConfig, recipe: Any = None) -> bool:
@@ -127,7 +117,7 @@ _FREE = re.compile(
 """What may change when a training goes on: how long, where and how it is watched."""
 
 
-def _plain(recipe: Any) -> dict[str, Any] | None:
+def _fixed(recipe: Any) -> dict[str, Any] | None:
     """A recipe as a flat table of what must stay as it is."""
     if recipe is None:
         return None
@@ -140,12 +130,12 @@ def _plain(recipe: Any) -> dict[str, Any] | None:
         elif not _FREE.fullmatch(name):
             flat[name] = value
 
-    visit("", json.loads(json.dumps(dataclasses.asdict(recipe), default=str)))
+    visit("", plain(recipe))
     return flat
 
 
 def _same(where: Path, kept: dict[str, Any] | None, recipe: Any) -> None:
-    wanted = _plain(recipe)
+    wanted = _fixed(recipe)
     if kept is None or wanted is None:
         return
     for name in sorted(kept.keys() | wanted.keys()):
@@ -165,7 +155,7 @@ def _write(
         folder / f"rank-{rank():05d}.json",
         {
             "state": {name: item.state_dict() for name, item in state.items()},
-            "recipe": _plain(recipe),
+            "recipe": _fixed(recipe),
         },
     )
     random = {"cpu": torch.get_rng_state()}

@@ -83,6 +83,15 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
     return tuple(bool(flag) for flag in box.tolist())
 
 
+def total(count: int) -> int:
+    """The sum of a count over all processes."""
+    if world() == 1:
+        return count
+    box = torch.tensor(count)
+    dist.all_reduce(box, group=_control)
+    return int(box)
+
+
 def share(text: str) -> str:
     """What the main process says, in every process."""
     if world() == 1:

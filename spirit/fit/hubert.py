@@ -15,14 +15,16 @@ from torch import Tensor
 
 from spirit import commit
 from spirit.config import dump
-from spirit.data.corpus import read_corpus
+from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, train, world
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
+from spirit.speech.discriminant import discriminant
 from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert
 from spirit.speech.level import Level
 from spirit.speech.listen import Listener, Wave, draw, features, load_waves
 from spirit.speech.prediction import MaskedPrediction, draw_mask
+from spirit.speech.purity import phone_labels
 from spirit.speech.quantizer import KMeans
 from spirit.units import SAMPLE_RATE
 
@@ -73,6 +75,9 @@ class HubertFitConfig:
     level: bool = False
     """Whether the features of all speakers get the same mean and covariance before they are
     clustered, where the corpus names speakers: HuBERT then learns what is said, not by whom."""
+    phones: bool = False
+    """Whether features are projected to where phones differ most (LDA) before they are clustered;
+    for a corpus that knows its phones."""
     clusters: int = 100
     """How many clusters the targets have."""
     cluster_seconds: float = 3_600.0
@@ -101,10 +106,9 @@ def fit_hubert(config: HubertFitConfig) -> None:
     engine = Engine(MaskedPrediction(hubert, config.clusters), training)
     utterances = list(read_corpus(config.corpus))
     waves = load_waves(utterances)
-    speakers = [utterance.speaker if config.level else "" for utterance in utterances]
     crops = Crops(
         waves,
-        _targets(config, waves, speakers, hubert.hop, engine.device),
+        _targets(config, utterances, waves, hubert.hop, engine.device),
         hop=hubert.hop,
         frames=config.frames,
         batch=config.batch,
@@ -143,8 +147,8 @@ def _begin(config: HubertFitConfig) -> Hubert:
 
 def _targets(
     config: HubertFitConfig,
+    utterances: Sequence[Utterance],
     waves: Sequence[Wave],
-    speakers: Sequence[str],
     hop: int,
     where: torch.device,
 ) -> list[np.ndarray]:
@@ -152,6 +156,7 @@ def _targets(
     path = config.out / "targets.safetensors"
     if config.teacher and not (config.teacher / WEIGHTS).is_file():
         raise ValueError(f"{config.teacher} holds no {SHAPE}; fit the iteration before it first")
+    speakers = [utterance.speaker if config.level else "" for utterance in utterances]
     source = commit.sha256(config.teacher / WEIGHTS) if config.teacher else "mfcc"
     made = [
         source,
@@ -162,6 +167,7 @@ def _targets(
         config.clusters,
         config.cluster_seconds,
         speakers if config.level else None,
+        config.phones,
         [len(w) for w in waves],
     ]
     seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
@@ -179,18 +185,28 @@ def _targets(
         some = draw([len(wave) for wave in waves], config.cluster_seconds, seed)
         rows = listener([waves[i] for i in some], features)
         level = Level.fit(rows, [speakers[i] for i in some]) if config.level else None
-        if level:
-            rows = [
-                level(torch.from_numpy(row), speakers[i]).numpy()
-                for i, row in zip(some, rows, strict=True)
+
+        def leveled(row: Tensor, speaker: str) -> Tensor:
+            return level(row, speaker) if level else row
+
+        told = np.concatenate(
+            [leveled(torch.from_numpy(rows[n]), speakers[i]).numpy() for n, i in enumerate(some)]
+        )
+        projection = None
+        if config.phones:
+            names: dict[str, int] = {}
+            spoken = [
+                phone_labels(utterances[i].phones, names, len(rows[n]), hop)
+                for n, i in enumerate(some)
             ]
-        clusters = KMeans.fit(np.concatenate(rows), config.clusters, seed=seed).to(where)
+            projection = discriminant(told, np.concatenate(spoken))
+        clusters = KMeans.fit(told, config.clusters, seed=seed, projection=projection).to(where)
         labels: dict[int, np.ndarray] = {}
         for speaker in sorted(set(speakers)):
             own = [i for i, name in enumerate(speakers) if name == speaker]
 
             def label(rows: Tensor, speaker: str = speaker) -> np.ndarray:
-                return clusters.units(level(rows, speaker) if level else rows).astype(np.int16)
+                return clusters.units(leveled(rows, speaker)).astype(np.int16)
 
             labels |= zip(own, listener([waves[i] for i in own], label), strict=True)
         table = {

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from spirit import commit
+from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import TrainingConfig, finished, main_process
 
@@ -72,13 +72,9 @@ def read_report(out: Path, config: Any, training: TrainingConfig) -> dict[str, f
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
     figures: dict[str, float] = kept["figures"]
-    return figures if kept["config"] == _plain(config) else None
+    return figures if kept["config"] == plain(config) else None
 
 
 def write_report(out: Path, config: Any, figures: dict[str, float]) -> None:
     """Write report.json: the figures and the config that they belong to."""
-    commit.json_file(out / "report.json", {"figures": figures, "config": _plain(config)})
-
-
-def _plain(config: Any) -> Any:
-    return json.loads(json.dumps(asdict(config), default=str))
+    commit.json_file(out / "report.json", {"figures": figures, "config": plain(config)})

@@ -1,20 +1,20 @@
 """Units: k-means on a layer of HuBERT, with figures that say what they are worth."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from spirit import commit
+from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import device
+from spirit.speech.discriminant import discriminant
 from spirit.speech.hubert import Hubert
 from spirit.speech.listen import Listener, Wave, features, load_waves
 from spirit.speech.purity import bitrate, information, joint_counts, phone_labels, purity
@@ -40,6 +40,9 @@ class UnitsFitConfig:
     """How many units."""
     seconds: float = 5_400.0
     """How much speech to cluster."""
+    phones: bool = False
+    """Whether the layer is projected to where phones differ most (LDA) before it is clustered; for
+    a corpus that knows its phones."""
     report_seconds: float = 900.0
     """How much other speech to measure on."""
     seed: int = 0
@@ -61,7 +64,7 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
     path = config.out / REPORT
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["config"] == _plain(config):
+        if kept["config"] == plain(config):
             done: dict[str, float] = kept["figures"]
             return done
     if config.out.is_dir() and any(config.out.iterdir()) and not path.is_file():
@@ -76,11 +79,11 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
     by_layer = _by_layer(hubert, heard, control, config)
     best = max(by_layer, key=lambda number: by_layer[number], default=hubert.layer)
     network = hubert.cut(config.layer or best).to(where)
-    quantizer, figures = _cluster(Listener(network, hubert.hop), heard, control, config)
+    listener = Listener(network, hubert.hop)
+    quantizer, figures = _cluster(listener, heard, control, config, phones=config.phones)
     if control.knows_phones:
-        figures["mfcc_pnmi"] = _cluster(Listener(None, hubert.hop), heard, control, config)[1][
-            "pnmi"
-        ]
+        plainly = _cluster(Listener(None, hubert.hop), heard, control, config, phones=False)
+        figures["mfcc_pnmi"] = plainly[1]["pnmi"]
         if figures["pnmi"] < figures["mfcc_pnmi"]:
             print(
                 f"these units tell less about phones (PNMI {figures['pnmi']:.3f}) than k-means on "
@@ -91,7 +94,7 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
         "figures": figures,
         "layer": network.layer,
         "pnmi_by_layer": {str(number): value for number, value in by_layer.items()},
-        "config": _plain(config),
+        "config": plain(config),
     }
     with commit.folder(config.out) as partial:
         network.save(partial)
@@ -101,8 +104,8 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Control:
-    """Recordings apart, to measure on, and what the corpus knows of their frames (-1: nothing)."""
+class Heard:
+    """Recordings, and what the corpus knows of their frames (-1: nothing)."""
 
     waves: Sequence[Wave]
     phones: Int[np.ndarray, " frames"]
@@ -110,7 +113,7 @@ class Control:
     seconds: float
 
     @classmethod
-    def build(cls, utterances: Sequence[Utterance], waves: Sequence[Wave], hop: int) -> "Control":
+    def build(cls, utterances: Sequence[Utterance], waves: Sequence[Wave], hop: int) -> "Heard":
         """Label the middle of every frame."""
         names: dict[str, int] = {}
         voices: dict[str, int] = {}
@@ -120,8 +123,15 @@ class Control:
             phones.append(phone_labels(utterance.phones, names, frames, hop))
             voice = voices.setdefault(utterance.speaker, len(voices))
             speakers.append(np.full(frames, voice, np.int32))
-        seconds = sum(len(wave) for wave in waves) / SAMPLE_RATE
+        seconds = sum(map(len, waves)) / SAMPLE_RATE
         return cls(waves, np.concatenate(phones), np.concatenate(speakers), seconds)
+
+    def first(self, count: int, hop: int) -> "Heard":
+        """Its first recordings."""
+        waves = self.waves[:count]
+        frames = sum(max(1, len(wave) // hop) for wave in waves)
+        seconds = sum(map(len, waves)) / SAMPLE_RATE
+        return Heard(waves, self.phones[:frames], self.speakers[:frames], seconds)
 
     @property
     def knows_phones(self) -> bool:
@@ -129,19 +139,17 @@ class Control:
         return bool((self.phones >= 0).any())
 
 
-def _divide(config: UnitsFitConfig, hop: int) -> tuple[list[Wave], Control]:
+def _divide(config: UnitsFitConfig, hop: int) -> tuple[Heard, Heard]:
     """Recordings to cluster, and others to measure on (at most a fifth), drawn at random."""
     utterances = list(read_corpus(config.corpus))
     order = np.random.default_rng(config.seed).permutation(len(utterances))
     drawn = [utterances[i] for i in order]
     few = max(1, len(drawn) // 5)
-    apart = _read(drawn[:few], config.report_seconds)
-    return _read(drawn[few:] or drawn, config.seconds), Control.build(
-        drawn[: len(apart)], apart, hop
-    )
+    apart, rest = drawn[:few], drawn[few:] or drawn
+    return _read(rest, config.seconds, hop), _read(apart, config.report_seconds, hop)
 
 
-def _read(utterances: Sequence[Utterance], seconds: float) -> list[Wave]:
+def _read(utterances: Sequence[Utterance], seconds: float, hop: int) -> Heard:
     waves: list[Wave] = []
     left = seconds * SAMPLE_RATE
     for utterance in utterances:
@@ -149,30 +157,39 @@ def _read(utterances: Sequence[Utterance], seconds: float) -> list[Wave]:
             break
         waves += load_waves([utterance])
         left -= len(waves[-1])
-    return waves
+    return Heard.build(utterances[: len(waves)], waves, hop)
 
 
 def _by_layer(
-    hubert: Hubert, heard: Sequence[Wave], control: Control, config: UnitsFitConfig
+    hubert: Hubert, heard: Heard, control: Heard, config: UnitsFitConfig
 ) -> dict[int, float]:
     """PNMI of every layer, from a part of the speech; empty where there is no choice."""
     if config.layer or not control.knows_phones:
         return {}
-    part = heard[: max(1, len(heard) // 4)]
+    part = heard.first(max(1, len(heard.waves) // 4), hubert.hop)
     return {
         layer: _cluster(
-            Listener(hubert.cut(layer).to(device(config.device)), hubert.hop), part, control, config
+            Listener(hubert.cut(layer).to(device(config.device)), hubert.hop),
+            part,
+            control,
+            config,
+            phones=config.phones,
         )[1]["pnmi"]
         for layer in range(1, hubert.network.config.num_hidden_layers + 1)
     }
 
 
 def _cluster(
-    listener: Listener, heard: Sequence[Wave], control: Control, config: UnitsFitConfig
+    listener: Listener,
+    heard: Heard,
+    control: Heard,
+    config: UnitsFitConfig,
+    *,
+    phones: bool,
 ) -> tuple[KMeans, dict[str, float]]:
-    quantizer = KMeans.fit(
-        np.concatenate(listener(heard, features)), config.units, seed=config.seed
-    )
+    told = np.concatenate(listener(heard.waves, features))
+    projection = discriminant(told, heard.phones) if phones else None
+    quantizer = KMeans.fit(told, config.units, seed=config.seed, projection=projection)
     quantizer = quantizer.to(device(config.device))
     rows = listener(control.waves, quantizer.units)
     units = np.concatenate(rows)
@@ -185,8 +202,3 @@ def _cluster(
         table = joint_counts(units, control.phones)
         figures |= {"pnmi": information(table), "phone_purity": purity(table)}
     return quantizer, figures
-
-
-def _plain(config: UnitsFitConfig) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return plain

@@ -17,7 +17,7 @@ from spirit.codec import Codec, HFText
 from spirit.config import dump
 from spirit.data.loader import MixtureConfig, Rows
 from spirit.data.shards import read_manifest
-from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, world
+from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, world
 from spirit.engine import train as run
 from spirit.lm import model as llama
 from spirit.lm import packed
@@ -153,8 +153,9 @@ def train(recipe: LMRecipe) -> Path:
         batch = next(rows)
         docs = _lay_out(batch).to(engine.device)
         losses, away = engine(docs)
-        loss = losses.mean()
-        metrics: dict[str, float | Tensor] = {"loss": loss.detach()}
+        # Every label weighs the same, on whatever rank: gradients are averaged over ranks.
+        loss = losses.sum() * world() / max(1, ranks.total(losses.numel()))
+        metrics: dict[str, float | Tensor] = {"loss": losses.detach().mean()}
         if away is not None:
             metrics["guide"] = away.detach()
             loss = loss + recipe.guide * away

@@ -14,10 +14,17 @@ from spirit import commit
 
 
 class KMeans:
-    """Centroids; the unit of a frame is the number of the nearest one."""
+    """Centroids; the unit of a frame is the number of the nearest one.
 
-    def __init__(self, centroids: Float[Tensor, "units channels"]) -> None:
-        self.centroids = centroids
+    With a projection, distances are measured between frames times the projection.
+    """
+
+    def __init__(
+        self,
+        centroids: Float[Tensor, "units directions"],
+        projection: Float[Tensor, "channels directions"] | None = None,
+    ) -> None:
+        self.centroids, self.projection = centroids, projection
         self._half = centroids.square().sum(1) / 2
 
     def __len__(self) -> int:
@@ -26,7 +33,7 @@ class KMeans:
     @property
     def channels(self) -> int:
         """Size of the features that it takes."""
-        return self.centroids.shape[1]
+        return (self.centroids.T if self.projection is None else self.projection).shape[0]
 
     @classmethod
     def fit(
@@ -36,9 +43,14 @@ class KMeans:
         *,
         seed: int,
         iterations: int = 30,
+        projection: Float[np.ndarray, "channels directions"] | None = None,
     ) -> "KMeans":
         """Cluster with faiss; the same features and seed give the same centroids."""
         import faiss
+
+        if projection is not None:
+            found = cls.fit(features @ projection, units, seed=seed, iterations=iterations)
+            return cls(found.centroids, torch.from_numpy(projection))
 
         if len(features) < units:
             raise ValueError(
@@ -57,20 +69,22 @@ class KMeans:
 
     def units(self, features: Float[Tensor, "frames channels"]) -> Int[np.ndarray, " frames"]:
         """The nearest centroid of each frame, by Euclidean distance."""
+        rows = features.float() if self.projection is None else features.float() @ self.projection
         # |x - c|^2 without |x|^2, which no choice depends on
-        nearest: np.ndarray = (
-            (features.float() @ self.centroids.T - self._half).argmax(1).cpu().numpy()
-        )
+        nearest: np.ndarray = (rows @ self.centroids.T - self._half).argmax(1).cpu().numpy()
         return nearest.astype(np.int32)
 
     def to(self, device: torch.device) -> "KMeans":
         """The same centroids on another device."""
-        return KMeans(self.centroids.to(device))
+        projection = None if self.projection is None else self.projection.to(device)
+        return KMeans(self.centroids.to(device), projection)
 
     def save(self, path: Path) -> None:
-        """Write the centroids as safetensors."""
+        """Write centroids and projection as safetensors."""
+        table = {"centroids": self.centroids, "projection": self.projection}
+        kept = {name: rows.cpu().contiguous() for name, rows in table.items() if rows is not None}
         with commit.file(path) as partial:
-            save_file({"centroids": self.centroids.cpu().contiguous()}, partial)
+            save_file(kept, partial)
 
     @classmethod
     def load(cls, path: Path) -> "KMeans":
@@ -78,7 +92,8 @@ class KMeans:
         if not path.is_file():
             raise ValueError(f"{path}: no such quantizer; make it with `spirit fit units`")
         try:
-            return cls(load_file(path)["centroids"])
+            table = load_file(path)
+            return cls(table["centroids"], table.get("projection"))
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path} is not a quantizer ({reason}); fit it again") from None
