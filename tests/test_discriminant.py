@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from spirit.speech.discriminant import discriminant
+from spirit.speech.discriminant import discriminant, phone_states
 from spirit.speech.purity import information, joint_counts
 from spirit.speech.quantizer import KMeans
+from spirit.units import Word
 
 PHONES = 5
 
@@ -46,7 +47,8 @@ def test_a_phone_varies_alike_in_all_directions_before_they_are_weighed(frames):
     within = np.mean([np.cov(turned[phones == phone].T) for phone in range(PHONES)], 0)
     spread = np.diag(within)
     # Three directions tell phones and keep most of the unit variance; the fourth tells none.
-    assert all(0.5 < spread[:3]) and all(spread[:3] <= 1)
+    assert all(spread[:3] > 0.5)
+    assert all(spread[:3] <= 1)
     assert spread[3] < 0.1
     assert np.allclose(within - np.diag(spread), 0, atol=0.05)
 
@@ -62,6 +64,12 @@ def test_a_corpus_without_phones_is_named(frames):
     rows, phones, _ = frames
     with pytest.raises(ValueError, match="does not say which phones are spoken"):
         discriminant(rows, np.full_like(phones, -1))
+
+
+def test_states_are_the_thirds_of_a_phone():
+    phones = [Word("a", 0, 1_920), Word("b", 1_920, 3_840)]
+    states = phone_states([phones, []], [8, 2], 640)
+    assert states.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, -1]
 
 
 def test_a_projection_is_saved_with_its_centroids(frames, tmp_path):

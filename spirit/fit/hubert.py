@@ -19,12 +19,11 @@ from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, train, world
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
-from spirit.speech.discriminant import discriminant
+from spirit.speech.discriminant import discriminant, phone_states
 from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert
 from spirit.speech.level import Level
 from spirit.speech.listen import Listener, Wave, draw, features, load_waves
 from spirit.speech.prediction import MaskedPrediction, draw_mask
-from spirit.speech.purity import phone_labels
 from spirit.speech.quantizer import KMeans
 from spirit.units import SAMPLE_RATE
 
@@ -76,8 +75,8 @@ class HubertFitConfig:
     """Whether the features of all speakers get the same mean and covariance before they are
     clustered, where the corpus names speakers: HuBERT then learns what is said, not by whom."""
     phones: bool = False
-    """Whether features are projected to where phones differ most (LDA) before they are clustered;
-    for a corpus that knows its phones."""
+    """Whether features are projected to where phones and their states differ most (LDA) before they
+    are clustered; for a corpus that knows its phones."""
     clusters: int = 100
     """How many clusters the targets have."""
     cluster_seconds: float = 3_600.0
@@ -194,12 +193,9 @@ def _targets(
         )
         projection = None
         if config.phones:
-            names: dict[str, int] = {}
-            spoken = [
-                phone_labels(utterances[i].phones, names, len(rows[n]), hop)
-                for n, i in enumerate(some)
-            ]
-            projection = discriminant(told, np.concatenate(spoken))
+            spoken = [utterances[i].phones for i in some]
+            states = phone_states(spoken, [len(row) for row in rows], hop)
+            projection = discriminant(told, states)
         clusters = KMeans.fit(told, config.clusters, seed=seed, projection=projection).to(where)
         labels: dict[int, np.ndarray] = {}
         for speaker in sorted(set(speakers)):

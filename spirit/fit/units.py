@@ -14,7 +14,7 @@ from spirit import commit
 from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import device
-from spirit.speech.discriminant import discriminant
+from spirit.speech.discriminant import discriminant, phone_states
 from spirit.speech.hubert import Hubert
 from spirit.speech.listen import Listener, Wave, features, load_waves
 from spirit.speech.purity import bitrate, information, joint_counts, phone_labels, purity
@@ -41,8 +41,8 @@ class UnitsFitConfig:
     seconds: float = 5_400.0
     """How much speech to cluster."""
     phones: bool = False
-    """Whether the layer is projected to where phones differ most (LDA) before it is clustered; for
-    a corpus that knows its phones."""
+    """Whether the layer is projected to where phones and their states differ most (LDA) before it
+    is clustered; for a corpus that knows its phones."""
     report_seconds: float = 900.0
     """How much other speech to measure on."""
     seed: int = 0
@@ -109,6 +109,8 @@ class Heard:
 
     waves: Sequence[Wave]
     phones: Int[np.ndarray, " frames"]
+    states: Int[np.ndarray, " frames"]
+    """Phones and which part of them."""
     speakers: Int[np.ndarray, " frames"]
     seconds: float
 
@@ -117,21 +119,23 @@ class Heard:
         """Label the middle of every frame."""
         names: dict[str, int] = {}
         voices: dict[str, int] = {}
+        frames = [max(1, len(wave) // hop) for wave in waves]
         phones, speakers = [], []
-        for utterance, wave in zip(utterances, waves, strict=True):
-            frames = max(1, len(wave) // hop)
-            phones.append(phone_labels(utterance.phones, names, frames, hop))
+        for utterance, count in zip(utterances, frames, strict=True):
+            phones.append(phone_labels(utterance.phones, names, count, hop))
             voice = voices.setdefault(utterance.speaker, len(voices))
-            speakers.append(np.full(frames, voice, np.int32))
+            speakers.append(np.full(count, voice, np.int32))
+        states = phone_states([utterance.phones for utterance in utterances], frames, hop)
         seconds = sum(map(len, waves)) / SAMPLE_RATE
-        return cls(waves, np.concatenate(phones), np.concatenate(speakers), seconds)
+        return cls(waves, np.concatenate(phones), states, np.concatenate(speakers), seconds)
 
     def first(self, count: int, hop: int) -> "Heard":
         """Its first recordings."""
         waves = self.waves[:count]
         frames = sum(max(1, len(wave) // hop) for wave in waves)
         seconds = sum(map(len, waves)) / SAMPLE_RATE
-        return Heard(waves, self.phones[:frames], self.speakers[:frames], seconds)
+        labels = (self.phones[:frames], self.states[:frames], self.speakers[:frames])
+        return Heard(waves, *labels, seconds)
 
     @property
     def knows_phones(self) -> bool:
@@ -188,7 +192,7 @@ def _cluster(
     phones: bool,
 ) -> tuple[KMeans, dict[str, float]]:
     told = np.concatenate(listener(heard.waves, features))
-    projection = discriminant(told, heard.phones) if phones else None
+    projection = discriminant(told, heard.states) if phones else None
     quantizer = KMeans.fit(told, config.units, seed=config.seed, projection=projection)
     quantizer = quantizer.to(device(config.device))
     rows = listener(control.waves, quantizer.units)

@@ -1,6 +1,7 @@
 """How much units know about phones, where a corpus says which phone is spoken when."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,14 +12,20 @@ UNKNOWN = -1
 
 
 def phone_labels(
-    phones: Sequence[Word], names: dict[str, int], frames: int, hop: int
+    phones: Sequence[Word], names: dict[str, int], frames: int, hop: int, *, states: int = 1
 ) -> Int[np.ndarray, " frames"]:
-    """The phone at the middle of each frame, by its number in `names`, which grows; -1: unknown."""
+    """The phone at the middle of each frame, by its number in `names`, which grows; -1: unknown.
+
+    With more `states`, which part of a phone: its beginning, middle or end where there are three.
+    """
     labels = np.full(frames, UNKNOWN, dtype=np.int32)
     middles = np.arange(frames) * hop + hop // 2
     for phone in phones:
-        inside = slice(*np.searchsorted(middles, [phone.start, phone.stop]))
-        labels[inside] = names.setdefault(phone.text, len(names))
+        edges = np.linspace(phone.start, phone.stop, states + 1)
+        places = np.searchsorted(middles, edges)
+        for state, (first, last) in enumerate(pairwise(places)):
+            name = f"{phone.text}.{state}" if states > 1 else phone.text
+            labels[first:last] = names.setdefault(name, len(names))
     return labels
 
 
