@@ -194,6 +194,17 @@ def evaluate(suite: str, model: str, data: Path, out: Path, as_json: bool, **set
 
 
 @verb()
+@click.argument("source", type=PATH)
+@click.argument("target", type=PATH)
+def convert(source: Path, target: Path) -> None:
+    """Foreign pickles, a file or a folder of them, to safetensors; nothing in them is run."""
+    from spirit.formats.foreign import convert as write
+
+    for path in write(source, target):
+        click.echo(path)
+
+
+@verb()
 @click.argument("path", type=PATH)
 @json_option
 def info(path: Path, as_json: bool) -> None:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+SEPARATOR = "/"
+"""Between the keys of nested dictionaries, in the names of converted tensors."""
+PLAIN = "plain"
+"""The metadata of a converted file that holds its plain values, as JSON."""
 _OLD = re.compile(r"\.weight_([gv])$")
 _STORED = (  # in order of preference; an index names the files of a large model
     "model.safetensors",
@@ -34,14 +38,35 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} is damaged or holds more than tensors and plain values, and is not read "
-            "because that would run code from it; save its tensors as safetensors"
+            "because that would run code from it; `spirit convert` reads it without"
         ) from None
     except Exception as error:  # torch raises half a dozen kinds for a damaged archive
         raise ValueError(
-            f"{path} cannot be read as a PyTorch file ({_reason(error)}); download it again"
+            f"{path} cannot be read as a PyTorch file ({reason(error)}); download it again"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no dictionary of weights; give the checkpoint itself")
+    return content
+
+
+def read_stored(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote, or `spirit convert` made of it, under the same or its new name.
+
+    Raises ValueError for a file that is missing or damaged.
+    """
+    converted = path.with_suffix(".safetensors")
+    if path.suffix != ".safetensors" and not (converted.is_file() and not path.is_file()):
+        return read_pickle(path)
+    tensors = read_safetensors(converted)
+    with safe_open(converted, "pt") as file:
+        told = (file.metadata() or {}).get(PLAIN)
+    content: dict[str, Any] = json.loads(told) if told else {}
+    for name, tensor in tensors.items():
+        *folders, last = name.split(SEPARATOR)
+        inside = content
+        for folder in folders:
+            inside = inside.setdefault(folder, {})
+        inside[last] = tensor
     return content
 
 
@@ -53,7 +78,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read as safetensors ({_reason(error)}); download it again"
+            f"{path} cannot be read as safetensors ({reason(error)}); download it again"
         ) from None
     return tensors
 
@@ -86,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: no such file; check that the download is complete") from None
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read as JSON ({_reason(error)}); download it again"
+            f"{path} cannot be read as JSON ({reason(error)}); download it again"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold one JSON object; download it again")
@@ -123,5 +148,6 @@ def fill(network: torch.nn.Module, weights: Mapping[str, Tensor], source: Path) 
     network.load_state_dict({name: weights[name] for name in wanted})
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of what an error says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

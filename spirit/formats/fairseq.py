@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
-from spirit.formats.checkpoints import fill, read_pickle, rename_weight_norm
+from spirit.formats.checkpoints import fill, read_stored, rename_weight_norm
 from spirit.speech.pretrained import Pretrained
 
 CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
@@ -49,13 +49,13 @@ def read_hubert(path: Path, layer: int) -> Pretrained:
     masks, need neither: the mask makes the two the same. Raises ValueError for a file that cannot
     be read or does not fit its own settings.
     """
-    checkpoint = read_pickle(path)
+    checkpoint = read_stored(path)
     weights = checkpoint.get("model_weight")
     settings = checkpoint.get("model_cfg")
     if not isinstance(weights, dict) or not isinstance(settings, dict):
         raise ValueError(
-            f"{path} is not a converted HuBERT: it needs model_cfg and model_weight; a checkpoint "
-            "straight from fairseq must be converted first"
+            f"{path} is not a converted HuBERT: it needs model_cfg and model_weight; for a "
+            "checkpoint straight from fairseq run `spirit convert` first"
         )
     task = checkpoint.get("task_cfg") or {}
     if (rate := task.get("sample_rate", 16_000)) != 16_000:

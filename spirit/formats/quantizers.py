@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spirit.formats.checkpoints import fill, read_pickle, read_safetensors
+from spirit.formats.checkpoints import fill, read_stored
 from spirit.speech.quantizer import CTCLinear, KMeans
 
 CENTROIDS = ("centroids", "cluster_centers")
@@ -25,10 +25,7 @@ def read_quantizer(path: Path) -> KMeans | CTCLinear:
     path = Path(path)
     if path.suffix == ".npy":
         return _kmeans(_array(path), path)
-    if path.suffix == ".safetensors":
-        content: Mapping[str, Any] = read_safetensors(path)
-    else:
-        content = read_pickle(path)
+    content: Mapping[str, Any] = read_stored(path)
     weights = content.get("model_weight", content)
     if "0.weight" in weights:
         return _ctc_linear(weights, content.get("model_cfg") or {}, path)

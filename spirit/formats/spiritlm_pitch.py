@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from spirit.formats.checkpoints import fill, read_pickle
+from spirit.formats.checkpoints import fill, read_stored
 from spirit.speech.f0 import HOP
 from spirit.speech.fcpe import Fcpe
 
@@ -153,7 +153,7 @@ class ReleasedPitch:
             raise ValueError(f"{path} lacks {error}; download it again") from None
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise ValueError(f"{path}: {str(error).splitlines()[0]}; download it again") from None
-        content = read_pickle(folder / "model.pt")
+        content = read_stored(folder / "model.pt")
         weights = content.get("model", content)
         inside = "encoder.level_blocks.0."
         found = {

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from spirit.formats.checkpoints import fill, read_json, read_pickle, rename_weight_norm
+from spirit.formats.checkpoints import fill, read_json, read_stored, rename_weight_norm
 from spirit.units import Kind
 
 SLOPE, LAST_SLOPE = 0.1, 0.01
@@ -190,7 +190,7 @@ class ReleasedVocoder:
         except (ValueError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{folder / 'config.json'} is no vocoder ({reason})") from None
-        content = read_pickle(folder / "generator.pt")
+        content = read_stored(folder / "generator.pt")
         weights = rename_weight_norm(content.get("generator", content))
         fill(network, weights, folder / "generator.pt")
         for module in network.modules():
