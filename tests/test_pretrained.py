@@ -15,10 +15,14 @@ from transformers import (
     WavLMModel,
 )
 
+from spirit.audio import write_audio
+from spirit.fit import TokenizerConfig, UnitsFitConfig, fit_tokenizer, fit_units
+from spirit.formats.encoders import digest, find_encoder
 from spirit.formats.hf import read_encoder
 from spirit.speech.encoder import SpeechEncoder
 from spirit.speech.pretrained import Pretrained
 from spirit.speech.quantizer import CTCLinear, KMeans
+from spirit.tokenizer import Tokenizer
 from spirit.units import Kind
 
 TINY = {
@@ -66,8 +70,6 @@ def test_every_layer_is_the_hidden_state_of_transformers(kind, shape, layer, tmp
     assert (encoder.hop, encoder.layer, encoder.channels) == (160, layer, 16)
 
 
-# transformers gives WavLM's attention a mask of another type than its position bias
-@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=15)
@@ -152,3 +154,89 @@ def test_a_pretrained_network_is_an_encoder_of_ours(quantizer):
     assert encoder.counts == {Kind.HUBERT: 9}
     with pytest.raises(ValueError, match="padded=True"):
         SpeechEncoder(Pretrained(_network(**BASE), 2), quantizer)
+
+
+def _foreign(tmp_path, kind="wavlm", **shape):
+    """A Hugging Face folder at 100 Hz whose waves are normalized, and centroids for its layer 2."""
+    _network(kind, **{**LARGE, **shape}).save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "preprocessor_config.json").write_text('{"do_normalize": true}')
+    rows = read_encoder(tmp_path / "hf", 2).features([_wave(30_000)])[0].numpy()
+    np.save(tmp_path / "km.npy", rows[::9])
+    return rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [BASE, LARGE])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_saved_encoder_gives_the_same_features(kind, shape, layer, tmp_path):
+    _network(kind, **shape).save_pretrained(tmp_path / "hf")
+    encoder = read_encoder(tmp_path / "hf", layer, normalize=True)
+    (tmp_path / "ours").mkdir()
+    encoder.save(tmp_path / "ours")
+    again = find_encoder(tmp_path / "ours")
+    waves = [_wave(5_000), _wave(1_300, 1)]
+    for before, after in zip(encoder.features(waves), again.features(waves), strict=True):
+        assert torch.equal(before, after)
+    assert digest(tmp_path / "ours") != digest(tmp_path / "hf")
+
+
+def test_a_foreign_encoder_and_centroids_become_a_tokenizer(tmp_path, run):
+    rows = _foreign(tmp_path)
+    recipe = tmp_path / "tokenizer.toml"
+    recipe.write_text(
+        f'out = "{tmp_path / "mine"}"\nhubert = "{tmp_path / "hf"}"\nlayer = 2\n'
+        f'units = "{tmp_path / "km.npy"}"\n'
+    )
+    made = run("fit", "tokenizer", recipe)
+    assert made.exit_code == 0, made.stderr
+    tokenizer = Tokenizer.load(tmp_path / "mine")
+    track = tokenizer.encoder.encode(_wave(30_000)).by_kind[Kind.HUBERT]
+    assert track.hop == 160
+    nearest = np.linalg.norm(rows[:, None] - rows[::9], axis=2).argmin(1)
+    assert np.array_equal(track.unit, nearest)
+    again = run("fit", "tokenizer", recipe)
+    assert again.exit_code == 1
+    assert "exists; give a new folder" in again.stderr
+
+
+def test_a_ctc_linear_quantizer_is_kept_in_a_tokenizer(tmp_path):
+    _foreign(tmp_path)
+    torch.manual_seed(1)
+    quantizer = CTCLinear([TINY["hidden_size"], 12, 9])
+    quantizer.save(tmp_path / "ctc.safetensors")
+    config = TokenizerConfig(
+        out=tmp_path / "mine",
+        hubert=tmp_path / "hf",
+        layer=3,
+        units=tmp_path / "ctc.safetensors",
+    )
+    fit_tokenizer(config)
+    encoder = Tokenizer.load(tmp_path / "mine").encoder
+    wave = _wave(20_000)
+    features = read_encoder(tmp_path / "hf", 3).features([wave])[0]
+    assert np.array_equal(encoder.encode(wave).by_kind[Kind.HUBERT].unit, quantizer.units(features))
+
+
+def test_units_are_fitted_on_a_foreign_encoder(tmp_path):
+    _foreign(tmp_path, "hubert", **BASE)
+    (tmp_path / "corpus").mkdir()
+    for i in range(4):
+        write_audio(tmp_path / "corpus" / f"{i}.wav", _wave(16_000, i))
+    config = UnitsFitConfig(
+        corpus=tmp_path / "corpus", out=tmp_path / "units", hubert=tmp_path / "hf", layer=2, units=5
+    )
+    figures = fit_units(config)
+    assert 0 < figures["used"] <= 1
+    encoder = find_encoder(tmp_path / "units")
+    assert encoder.layer == 2
+    wanted = read_encoder(tmp_path / "hf", 2).features([_wave(9_000)])[0]
+    assert torch.equal(encoder.features([_wave(9_000)])[0], wanted)
+
+
+@pytest.fixture
+def run():
+    from click.testing import CliRunner
+
+    from spirit.cli import main
+
+    return lambda *words: CliRunner().invoke(main, list(map(str, words)))

@@ -117,6 +117,7 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
         "units": (fit.UnitsFitConfig, fit.fit_units),
         "pitch": (fit.PitchConfig, fit.fit_pitch),
         "style": (fit.StyleConfig, fit.fit_style),
+        "tokenizer": (fit.TokenizerConfig, fit.fit_tokenizer),
     }
     form, function = fits[name]
     return function(config.load(recipe, form, sets))
@@ -126,6 +127,7 @@ _fit("hubert", "HuBERT by masked prediction: one iteration.")
 _fit("units", "K-means units on a layer of a HuBERT.")
 _fit("pitch", "Pitch tokens: a VQ-VAE on F0.")
 _fit("style", "Style tokens: a classifier of seconds.")
+_fit("tokenizer", "The parts as one folder, with vocabulary and fingerprint.")
 _fit("vocoder", "The vocoder with its durations.")
 
 

@@ -2,6 +2,7 @@
 
 from spirit.fit.hubert import HubertFitConfig, HubertShape, fit_hubert
 from spirit.fit.prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
+from spirit.fit.tokenizer import TokenizerConfig, fit_tokenizer
 from spirit.fit.units import UnitsFitConfig, fit_units
 
 __all__ = [
@@ -9,9 +10,11 @@ __all__ = [
     "HubertShape",
     "PitchConfig",
     "StyleConfig",
+    "TokenizerConfig",
     "UnitsFitConfig",
     "fit_hubert",
     "fit_pitch",
     "fit_style",
+    "fit_tokenizer",
     "fit_units",
 ]

@@ -17,10 +17,11 @@ from spirit import commit
 from spirit.config import dump
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, train, world
+from spirit.formats.encoders import digest, find_encoder
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
 from spirit.speech.discriminant import discriminant, phone_states
-from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert
+from spirit.speech.hubert import SHAPE, Hubert
 from spirit.speech.level import Level
 from spirit.speech.listen import Listener, Wave, draw, features, load_waves
 from spirit.speech.prediction import MaskedPrediction, draw_mask
@@ -65,7 +66,8 @@ class HubertFitConfig:
     network: HubertShape = HubertShape()
     """Sizes."""
     teacher: Path | None = None
-    """The folder of the iteration before, whose features are clustered into targets; none: MFCC."""
+    """The iteration before, or another encoder that `fit units` takes, whose features are clustered
+    into targets; none: MFCC."""
     teacher_layer: int = 0
     """Which of its layers; 0 is the last."""
     warm: bool = False
@@ -153,10 +155,8 @@ def _targets(
 ) -> list[np.ndarray]:
     """The cluster of every frame of the clean recordings; made once, by the main process."""
     path = config.out / "targets.safetensors"
-    if config.teacher and not (config.teacher / WEIGHTS).is_file():
-        raise ValueError(f"{config.teacher} holds no {SHAPE}; fit the iteration before it first")
     speakers = [utterance.speaker if config.level else "" for utterance in utterances]
-    source = commit.sha256(config.teacher / WEIGHTS) if config.teacher else "mfcc"
+    source = digest(config.teacher) if config.teacher else "mfcc"
     made = [
         source,
         hop,
@@ -171,14 +171,14 @@ def _targets(
     ]
     seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
     if main_process() and not _sealed(path, seal):
-        teacher = Hubert.load(config.teacher).to(where) if config.teacher else None
+        teacher = None
+        if config.teacher:
+            teacher = find_encoder(config.teacher, config.teacher_layer).to(where)
         if teacher is not None and teacher.hop != hop:
             raise ValueError(
                 f"{config.teacher} has a frame every {teacher.hop} samples, this network every "
                 f"{hop}; a teacher must keep the time of its pupil"
             )
-        if teacher is not None and config.teacher_layer:
-            teacher = teacher.cut(config.teacher_layer).to(where)
         listener = Listener(teacher, hop, bf16=config.training.dtype == "bf16")
         seed = config.training.seed
         some = draw([len(wave) for wave in waves], config.cluster_seconds, seed)

@@ -14,9 +14,11 @@ from spirit import commit
 from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import device
+from spirit.formats.encoders import find_encoder
 from spirit.speech.discriminant import discriminant, phone_states
 from spirit.speech.hubert import Hubert
 from spirit.speech.listen import Listener, Wave, features, load_waves
+from spirit.speech.pretrained import Pretrained
 from spirit.speech.purity import bitrate, information, joint_counts, phone_labels, purity
 from spirit.speech.quantizer import KMeans
 from spirit.units import SAMPLE_RATE
@@ -33,7 +35,8 @@ class UnitsFitConfig:
     out: Path
     """The folder for the units, their HuBERT (without the layers above) and the report."""
     hubert: Path
-    """The folder of a fitted HuBERT."""
+    """The folder of a fitted HuBERT or a Hugging Face one (HuBERT, mHuBERT, WavLM, wav2vec 2.0), or
+    the file of a converted HuBERT."""
     layer: int = 0
     """The layer to cluster; 0 takes the one that tells most about phones (or else the last)."""
     units: int = 200
@@ -74,7 +77,7 @@ def fit_units(config: UnitsFitConfig) -> dict[str, float]:
     where = device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    hubert = Hubert.load(config.hubert).to(where)
+    hubert = find_encoder(config.hubert).to(where)
     heard, control = _divide(config, hubert.hop)
     by_layer = _by_layer(hubert, heard, control, config)
     best = max(by_layer, key=lambda number: by_layer[number], default=hubert.layer)
@@ -165,7 +168,7 @@ def _read(utterances: Sequence[Utterance], seconds: float, hop: int) -> Heard:
 
 
 def _by_layer(
-    hubert: Hubert, heard: Heard, control: Heard, config: UnitsFitConfig
+    hubert: Hubert | Pretrained, heard: Heard, control: Heard, config: UnitsFitConfig
 ) -> dict[int, float]:
     """PNMI of every layer, from a part of the speech; empty where there is no choice."""
     if config.layer or not control.knows_phones:

@@ -42,8 +42,9 @@ _NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def read_hubert(path: Path, layer: int) -> Pretrained:
-    """A HuBERT from its converted checkpoint, giving the features of `layer` (counted from 1).
+def read_hubert(path: Path, layer: int, *, padded: bool = False) -> Pretrained:
+    """A HuBERT from its converted checkpoint, giving the features of `layer` (counted from 1; 0:
+    what the whole network gives).
 
     Its sizes come from the file. Sequences of odd length, which fairseq pads to an even one and
     masks, need neither: the mask makes the two the same. Raises ValueError for a file that cannot
@@ -73,7 +74,8 @@ def read_hubert(path: Path, layer: int) -> Pretrained:
         renamed[f"{projection}bias"] = torch.zeros(width)
     renamed.setdefault("masked_spec_embed", network.masked_spec_embed.detach())
     fill(network, renamed, path)
-    return Pretrained(network, layer, normalize=EPSILON if task.get("normalize") else None)
+    normalize = EPSILON if task.get("normalize") else None
+    return Pretrained(network, layer, normalize=normalize, padded=padded)
 
 
 def parse_convolutions(text: str) -> list[tuple[int, int, int]]:

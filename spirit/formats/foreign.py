@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path} is no table of numbers ({reason(error)})") from None
     if path.suffix == ".safetensors":
         return dict(read_safetensors(path))
-    content = _plain(_foreign(path))
+    content: dict[str, Any] = _plain(_foreign(path))
     model, settings = content.get("model"), content.get("cfg") or content.get("args")
     if not isinstance(model, dict) or not isinstance(settings, dict):
         return content
@@ -128,7 +128,9 @@ def _foreign(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} cannot be read as a PyTorch file ({reason(error)}); download it again"
         ) from None
-    stand_ins = [(type(name.rpartition(".")[2], (StandIn,), {}), name) for name in unknown]
+    stand_ins: list[Any] = [
+        (type(name.rpartition(".")[2], (StandIn,), {}), name) for name in unknown
+    ]
     with torch.serialization.safe_globals(stand_ins):
         return read_pickle(path)
 

@@ -3,26 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    HubertConfig,
-    HubertModel,
-    Wav2Vec2Config,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WavLMModel,
-)
-
 from spirit.formats.checkpoints import fill, read_folder, read_json, rename_weight_norm
-from spirit.speech.pretrained import Pretrained
+from spirit.speech.pretrained import FAMILIES, Pretrained
 
 EPSILON = 1e-7
 """What transformers adds to the variance of a wave that it normalizes."""
-
-_KINDS: dict[str, tuple[Any, Any]] = {
-    "hubert": (HubertConfig, HubertModel),
-    "wavlm": (WavLMConfig, WavLMModel),
-    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-}
 
 
 def read_encoder(
@@ -48,12 +33,12 @@ def read_network(folder: Path) -> Any:
     """The bare network of a folder, without its head; see `read_encoder`."""
     settings = read_json(folder / "config.json")
     kind = settings.get("model_type")
-    if kind not in _KINDS:
+    if kind not in FAMILIES:
         raise ValueError(
             f"{folder / 'config.json'} describes a model of the type {kind!r}; "
-            f"{', '.join(_KINDS)} can be a speech encoder"
+            f"{', '.join(FAMILIES)} can be a speech encoder"
         )
-    form, network_class = _KINDS[kind]
+    form, network_class = FAMILIES[kind]
     try:
         network = network_class(form.from_dict(settings))
     except Exception as error:  # whatever transformers thinks of foreign settings

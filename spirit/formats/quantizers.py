@@ -31,7 +31,7 @@ def read_quantizer(path: Path) -> KMeans | CTCLinear:
         return _ctc_linear(weights, content.get("model_cfg") or {}, path)
     for name in CENTROIDS:
         if isinstance(weights.get(name), Tensor):
-            return _kmeans(weights[name], path)
+            return _kmeans(weights[name], path, weights.get("projection"))
     raise ValueError(
         f"{path} holds neither centroids ({' or '.join(CENTROIDS)}) nor the layers of a CTC-linear "
         "quantizer; save the centroids as .npy, one a row"
@@ -50,7 +50,7 @@ def _array(path: Path) -> Tensor:
         ) from None
 
 
-def _kmeans(centroids: Tensor, path: Path) -> KMeans:
+def _kmeans(centroids: Tensor, path: Path, projection: Tensor | None = None) -> KMeans:
     if centroids.ndim != 2 or not centroids.is_floating_point() or not len(centroids):
         raise ValueError(
             f"{path} holds {centroids.dtype} of shape {tuple(centroids.shape)}; centroids are a "
@@ -58,7 +58,9 @@ def _kmeans(centroids: Tensor, path: Path) -> KMeans:
         )
     if not bool(centroids.isfinite().all()):
         raise ValueError(f"{path}: some centroids are NaN or infinite; fit them again")
-    return KMeans(centroids.float())
+    if projection is not None and projection.shape[1:] != centroids.shape[1:]:
+        raise ValueError(f"{path}: projection and centroids have different directions")
+    return KMeans(centroids.float(), projection)
 
 
 def _ctc_linear(

@@ -147,13 +147,14 @@ class SpeechEncoder:
             raise ValueError(f"this tokenizer makes no units of the kind {names}")
         heard = [checked(wave) for wave in waves]
         pool = self.style is not None and Kind.STYLE in wanted
+        rate = SAMPLE_RATE // self.hubert.hop
         parts = hear(
             self.hubert,
             heard,
             # A window's part begins on a whole second, so seconds can be pooled window by window.
             lambda features: (
                 self.quantizer.units(features),
-                pool_features(features) if pool else features[:0],
+                pool_features(features, rate) if pool else features[:0],
             ),
         )
         device = next(self.hubert.parameters()).device

@@ -14,6 +14,7 @@ from spirit.engine import main_process
 from spirit.speech.encoder import hear
 from spirit.speech.hubert import Hubert
 from spirit.speech.mfcc import mfcc
+from spirit.speech.pretrained import Pretrained
 from spirit.units import SAMPLE_RATE
 
 Wave = Int[np.ndarray, " _"]
@@ -39,7 +40,7 @@ def draw(lengths: Sequence[int], seconds: float, seed: int) -> Int[np.ndarray, "
 class Listener:
     """The features of a HuBERT, or MFCC where there is none."""
 
-    def __init__(self, hubert: Hubert | None, hop: int, *, bf16: bool = False) -> None:
+    def __init__(self, hubert: Hubert | Pretrained | None, hop: int, *, bf16: bool = False) -> None:
         """`hop` is that of the MFCC; `bf16` computes HuBERT's products in bfloat16."""
         self.hubert, self.hop, self.bf16 = hubert, hop, bf16
 

@@ -1,14 +1,37 @@
 """Pre-trained HuBERT, mHuBERT, WavLM and wav2vec 2.0, as their authors left them."""
 
+import copy
+import json
 import math
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from spirit import commit
+from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert, described
+
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    "hubert": (HubertConfig, HubertModel),
+    "wavlm": (WavLMConfig, WavLMModel),
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+}
+"""Settings and network by the name that a config.json gives."""
 
 
 class Pretrained(nn.Module):
@@ -49,7 +72,7 @@ class Pretrained(nn.Module):
                 network.encoder.layer_norm = nn.Identity()
         _fold(network.encoder.pos_conv_embed.conv)
         self.network = network
-        self.layer = layer or layers
+        self.whole, self.layer = not layer, layer or layers
         self.normalize, self.padded = normalize, padded
         self.channels: int = shape.hidden_size
         self._convolutions = list(zip(shape.conv_kernel, shape.conv_stride, strict=True))
@@ -58,6 +81,49 @@ class Pretrained(nn.Module):
         for kernel, stride in reversed(self._convolutions):
             self.reach = (self.reach - 1) * stride + kernel
         self.eval()
+
+    def cut(self, layer: int) -> "Pretrained":
+        """A copy without the layers above `layer` (counted from 1)."""
+        network = copy.deepcopy(self.network)
+        return Pretrained(network, layer, normalize=self.normalize, padded=self.padded)
+
+    def save(self, folder: Path) -> None:
+        """Write `hubert.safetensors` and then `hubert.json` into `folder`, as `Hubert` does."""
+        weights = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.network.state_dict().items()
+        }
+        with commit.file(folder / WEIGHTS) as partial:
+            save_file(weights, partial, metadata={"format": "pt"})
+        about = {
+            "family": self.network.config.model_type,
+            "layer": self.layer,
+            "whole": self.whole,
+            "normalize": self.normalize,
+            "padded": self.padded,
+            "network": described(self.network.config),
+        }
+        commit.json_file(folder / SHAPE, about)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Pretrained":
+        """Read what `save` wrote; ValueError names the folder and why."""
+        try:
+            entry = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
+            form, network_class = FAMILIES[entry["family"]]
+            encoder = cls(
+                network_class(form(**entry["network"])),
+                0 if entry["whole"] else entry["layer"],
+                normalize=entry["normalize"],
+                padded=entry["padded"],
+            )
+            encoder.network.load_state_dict(load_file(folder / WEIGHTS))
+        except Exception as error:  # a foreign file can fail in each of four libraries
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{folder}: {SHAPE} and {WEIGHTS} cannot be used ({reason}); assemble it again"
+            ) from None
+        return encoder
 
     def frames(self, samples: int) -> int:
         """How many frames a wave of that many samples has."""
@@ -106,8 +172,12 @@ class Pretrained(nn.Module):
         if min(counts) < max(counts):
             stop = torch.tensor(counts, device=batch.device)
             present = torch.arange(projected.shape[1], device=batch.device) < stop[:, None]
-        output: Tensor = self.network.encoder(projected, attention_mask=present).last_hidden_state
-        return output
+        with warnings.catch_warnings():
+            # WavLM gives torch two masks of different types, which nobody who calls this can mend.
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            output = self.network.encoder(projected, attention_mask=present)
+        features: Tensor = output.last_hidden_state
+        return features
 
     def _ready(self, wave: Float[np.ndarray, " samples"]) -> Float[Tensor, " padded"]:
         samples = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
@@ -120,6 +190,15 @@ class Pretrained(nn.Module):
         whole = self.frames(len(wave)) * self.hop + margin
         body = samples[: whole - margin // 2]
         return nn.functional.pad(body, (margin // 2, whole - margin // 2 - len(body)))
+
+
+def load_network(folder: Path) -> Hubert | Pretrained:
+    """Read what either of them saved. Raises ValueError for a folder that holds neither."""
+    try:
+        family = json.loads((folder / SHAPE).read_text(encoding="utf-8")).get("family")
+    except (OSError, ValueError, AttributeError):
+        family = None
+    return Pretrained.load(folder) if family else Hubert.load(folder)
 
 
 def _fold(conv: Any) -> None:

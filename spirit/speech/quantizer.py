@@ -123,6 +123,12 @@ class CTCLinear(nn.Module):
         scores: Tensor = self.layers(features)
         return scores
 
+    def save(self, path: Path) -> None:
+        """Write the layers as safetensors."""
+        weights = {name: rows.cpu().contiguous() for name, rows in self.layers.state_dict().items()}
+        with commit.file(path) as partial:
+            save_file(weights, partial)
+
     @torch.inference_mode()
     def units(self, features: Float[Tensor, "frames channels"]) -> Int[np.ndarray, " frames"]:
         """The unit of each frame; features are of one stretch, whose blanks are filled together."""
