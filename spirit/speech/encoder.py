@@ -57,12 +57,15 @@ def hear(
     hubert: Hubert | Pretrained,
     waves: Sequence[Float[np.ndarray, " _"]],
     digest: Callable[[Float[Tensor, "frames channels"]], Digest],
+    *,
+    bf16: bool = False,
 ) -> list[list[Digest]]:
     """What `digest` makes of the features of every wave, window by window in order of time.
 
     Only the digests are kept, so that a recording of hours takes no more memory than one of 20 s.
+    With `bf16` the network's products are computed in bfloat16; features are float32 either way.
     """
-    hop = hubert.hop
+    hop, where = hubert.hop, next(hubert.parameters()).device.type
     cuts = [
         window
         for i, wave in enumerate(waves)
@@ -72,7 +75,9 @@ def hear(
     for batch in _batches(cuts, int(BATCH_SECONDS * SAMPLE_RATE / hop)):
         # A frame sees a little beyond its own samples: a piece ends where a next frame would.
         pieces = [waves[w.wave][w.start * hop : (w.stop + 1) * hop - 1] for w in batch]
-        for window, features in zip(batch, hubert.features(pieces), strict=True):
+        with torch.autocast(where, torch.bfloat16, enabled=bf16):
+            heard = hubert.features(pieces)
+        for window, features in zip(batch, heard, strict=True):
             kept = features[window.first - window.start : window.last - window.start]
             digests[window] = digest(kept)
     parts: list[list[Digest]] = [[] for _ in waves]
@@ -96,8 +101,11 @@ class SpeechEncoder:
         quantizer: KMeans | CTCLinear,
         pitch: PitchTokenizer | None = None,
         style: StyleTokenizer | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
-        """All parts on one device. Raises ValueError if they do not fit together."""
+        """All parts on one device; `bf16` lets HuBERT compute in bfloat16. Raises ValueError if
+        they do not fit together."""
         if isinstance(hubert, Pretrained) and not hubert.padded:
             raise ValueError(
                 "this encoder counts frames by whole hops; read the network with padded=True"
@@ -119,6 +127,7 @@ class SpeechEncoder:
         self.quantizer = quantizer
         self.pitch = pitch
         self.style = style
+        self.bf16 = bf16
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -156,6 +165,7 @@ class SpeechEncoder:
                 self.quantizer.units(features),
                 pool_features(features, rate) if pool else features[:0],
             ),
+            bf16=self.bf16,
         )
         device = next(self.hubert.parameters()).device
         f0: list[np.ndarray] = []

@@ -62,9 +62,8 @@ class Listener:
     def _listen(self, waves: Sequence[Float[np.ndarray, " _"]], digest: Digest) -> list[np.ndarray]:
         if self.hubert is None:
             return [digest(torch.from_numpy(mfcc(wave, self.hop))) for wave in waves]
-        where = next(self.hubert.parameters()).device.type
-        with torch.autocast(where, torch.bfloat16, enabled=self.bf16):
-            return [np.concatenate(parts) for parts in hear(self.hubert, waves, digest)]
+        heard = hear(self.hubert, waves, digest, bf16=self.bf16)
+        return [np.concatenate(parts) for parts in heard]
 
 
 def features(rows: Float[Tensor, "frames channels"]) -> Float[np.ndarray, "frames channels"]:
