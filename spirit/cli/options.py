@@ -15,6 +15,9 @@ EXTRAS = {
     "jiwer": "eval",
     "pocketsphinx": "eval",
     "torchfcpe": "audio",
+    "librosa": "audio",
+    "parselmouth": "pitch",
+    "pyworld": "pitch",
     "matplotlib": "demo",
     "sentencepiece": "sentencepiece",
 }
