@@ -14,6 +14,7 @@ EXTRAS = {
     "tensorboard": "train",
     "jiwer": "eval",
     "pocketsphinx": "eval",
+    "torchaudio": "align",
     "torchfcpe": "audio",
     "matplotlib": "demo",
     "sentencepiece": "sentencepiece",
