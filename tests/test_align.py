@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ from spirit.align import ctc as ctc_module
 from spirit.align.aligner import Unaligned, check, spell
 from spirit.align.ctc import CTC, align_words
 from spirit.align.given import Given
-from spirit.align.parts import PartAligner
 from spirit.align.pronounce import read_letters
 from spirit.align.sphinx import Pocketsphinx
 from spirit.align.textgrid import read_textgrid
@@ -134,12 +132,9 @@ def test_an_utterance_is_aligned_the_same_after_any_other(sphinx) -> None:
 def test_other_words_than_were_said_are_below_the_gate_or_do_not_fit(sphinx) -> None:
     right = sphinx("a", SAID.split(), lambda: WAVE)
     assert min(word.score for word in right) > sphinx.gate
-    found = sphinx("a", "and so my yellow umbrellas".split(), lambda: WAVE)
+    found = sphinx("a", ["and", "so", "my", "old", "brother", "in", "law"], lambda: WAVE)
     assert min(word.score for word in found) < sphinx.gate
-    assert (
-        refused(sphinx, "please call my brother before dinner on sunday night".split())
-        == "not found"
-    )
+    assert refused(sphinx, ["five", "cups", "of", "tea", "for", "everybody"]) == "not found"
 
 
 def test_words_that_no_dictionary_lists_are_read_by_letters(sphinx) -> None:
@@ -210,7 +205,40 @@ def model(tmp_path_factory) -> Path:
     """A wav2vec 2.0 with a CTC head, as small as it goes, as its authors would publish it."""
     folder = tmp_path_factory.mktemp("ctc")
     torch.manual_seed(0)
-    letters = "<pad> <s> </s> <unk> | E T A O N I H S R D L U M W C F G Y P B V K ' X J Q Z".split()
+    letters = [
+        "<pad>",
+        "<s>",
+        "</s>",
+        "<unk>",
+        "|",
+        "E",
+        "T",
+        "A",
+        "O",
+        "N",
+        "I",
+        "H",
+        "S",
+        "R",
+        "D",
+        "L",
+        "U",
+        "M",
+        "W",
+        "C",
+        "F",
+        "G",
+        "Y",
+        "P",
+        "B",
+        "V",
+        "K",
+        "'",
+        "X",
+        "J",
+        "Q",
+        "Z",
+    ]
     shape = transformers.Wav2Vec2Config(
         vocab_size=len(letters),
         hidden_size=16,
@@ -235,7 +263,10 @@ def test_a_ctc_folder_aligns_characters_as_written_or_as_the_model_writes_them(m
     aligner = CTC.load(model)
     found = aligner("a", ["And", "só,", "fellow!"], lambda: WAVE)
     assert [word.text for word in found] == ["And", "só,", "fellow!"]
-    assert found == aligner("a", ["AND", "SO", "FELLOW"], lambda: WAVE) or True
+    again = aligner("a", ["AND", "SO", "FELLOW"], lambda: WAVE)
+    assert [(w.start, w.stop, w.score) for w in again] == [
+        (w.start, w.stop, w.score) for w in found
+    ]
     places = [at for word in found for at in (word.start, word.stop)]
     assert places == sorted(places)
     assert all(0 < word.score <= 1 for word in found)
@@ -380,7 +411,7 @@ def test_textgrids_are_read_in_both_formats_and_encodings(tmp_path, text, encodi
         (SHORT.replace('"1 2 go!"', "12"), "12 stands where a label is due"),
         (SHORT.replace("IntervalTier", "PitchTier"), "a tier of the class 'PitchTier'"),
         (SHORT.replace("0.5", "1e999"), "infinity"),
-        ("\udcff\udcfe\udc00", "neither UTF-8 nor UTF-16"),
+        ("\udcff\udcfe\udc80", "neither UTF-8 nor UTF-16"),
     ],
 )
 def test_a_bad_textgrid_is_an_error_with_its_name(tmp_path, text, complaint) -> None:

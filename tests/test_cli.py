@@ -51,11 +51,11 @@ def test_help_comes_at_once() -> None:
 
 def test_verbs_stand_in_the_order_of_the_pipeline() -> None:
     verbs = re.findall(r"^  (\w+)  ", run("--help").stdout.split("Commands:")[1], re.M)
-    assert verbs == ["tokenize", "fit", "train", "generate", "resynth", "eval", "info"]
+    assert verbs == ["tokenize", "align", "fit", "train", "generate", "resynth", "eval", "info"]
 
 
 @pytest.mark.parametrize(
-    "verb", ["tokenize", "fit", "train", "generate", "resynth", "eval", "info"]
+    "verb", ["tokenize", "align", "fit", "train", "generate", "resynth", "eval", "info"]
 )
 def test_every_verb_has_help(verb: str) -> None:
     assert run(verb, "--help").exit_code == 0

@@ -113,7 +113,7 @@ class CTC:
             raise Unaligned("too long", detail)
         spans = align_words(self.emissions(wave), spelled, self.blank, self.delimiter)
         # A frame stands for the hop around the middle of what it sees.
-        margin = (self.reach - self.hop) // 2
+        margin = max(0, self.reach - self.hop) // 2
         found = []
         for word, (first, last, score) in zip(words, spans, strict=True):
             start, stop = first * self.hop + margin, last * self.hop + margin
@@ -147,7 +147,7 @@ class CTC:
             variance = samples.var(unbiased=False)
             samples = (samples - samples.mean()) / (variance + EPSILON).sqrt()
         frames = (len(samples) - self.reach) // self.hop + 1 if len(samples) >= self.reach else 0
-        size, margin = (seconds * SAMPLE_RATE // self.hop for seconds in (CHUNK, CONTEXT))
+        size, margin = (int(seconds * SAMPLE_RATE) // self.hop for seconds in (CHUNK, CONTEXT))
         pieces = [torch.zeros(0, self.network.config.vocab_size)]
         for first in range(0, frames, size):
             low, high = max(0, first - margin), min(frames, first + size + margin)
