@@ -53,7 +53,7 @@ def test_help_comes_at_once() -> None:
 
 def test_verbs_stand_in_the_order_of_the_pipeline() -> None:
     verbs = re.findall(r"^  (\w+)  ", run("--help").stdout.split("Commands:")[1], re.M)
-    assert verbs == [*VERBS]
+    assert verbs == list(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
