@@ -15,7 +15,8 @@ from spirit.align.pronounce import pronounce
 from spirit.units import SAMPLE_RATE, Word
 
 LONGEST = 1_200
-"""Seconds of the longest recording; the beam would lose its way in longer ones."""
+"""Seconds of the longest recording: each second takes longer, the more words there are to find (75
+times real time for 2.5 s, 45 for 180 s)."""
 FRAME = SAMPLE_RATE // 100
 BEAM = 1e-48
 """Of states, phones and words alike; with the decoder's own beams right words are lost."""
