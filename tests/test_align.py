@@ -684,7 +684,9 @@ def test_a_folder_that_another_process_aligns_is_left_to_it(folder, given) -> No
 def test_a_ctc_model_aligns_shards(folder, model) -> None:
     report = align(folder, Choice(aligner="ctc", model=model), min_score=0)
     assert report["aligned"] == 4
-    assert align(folder, Choice(aligner="ctc", model=model), min_score=0.999)["gated"] == 4
+    assert read_shards(folder).manifest["alignment"]["settings"]["aligner"] == "ctc"
+    with pytest.raises(ValueError, match=r"because: score, .* below 0\.999.*as it was"):
+        align(folder, Choice(aligner="ctc", model=model), min_score=0.999)
 
 
 # the command line
