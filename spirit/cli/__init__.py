@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from spirit import __version__
+from spirit.cli.align import align
 from spirit.cli.generate import generate, resynth
 from spirit.cli.options import (
     PATH,
@@ -81,6 +82,9 @@ def tokenize(
             f"{out}: {made['utterances']} utterances, {made['hours']:.2f} hours in {made['parts']} "
             f"parts, {made['rejected']} rejected, {made['x_real_time']:.0f} times real time"
         )
+
+
+main.add_command(align)
 
 
 @main.group()

@@ -14,6 +14,7 @@ EXTRAS = {
     "tensorboard": "train",
     "jiwer": "eval",
     "pocketsphinx": "eval",
+    "torchaudio": "align",
     "torchfcpe": "audio",
     "librosa": "audio",
     "parselmouth": "pitch",

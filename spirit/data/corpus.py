@@ -106,9 +106,8 @@ def _utterance(entry: Any, folder: Path) -> Utterance:
     audio = _string(entry, "audio")
     if not audio:
         raise ValueError("`audio` is missing; it is the path of the recording")
-    words = tuple(_word(word) for word in _list(entry, "words"))
+    words = read_words(entry)
     phones = tuple(_phone(phone) for phone in _list(entry, "phones"))
-    _check_order(words, "words")
     _check_order(phones, "phones")
     seconds = entry.get("seconds")
     if seconds is not None and (not _is_number(seconds) or seconds < 0):
@@ -124,6 +123,16 @@ def _utterance(entry: Any, folder: Path) -> Utterance:
         style=_string(entry, "style"),
         phones=phones,
     )
+
+
+def read_words(entry: Mapping[str, Any]) -> tuple[Word, ...]:
+    """The `words` of a line of a manifest (`text`, `start`, `stop`, `score`), in order of time.
+
+    Raises `ValueError` that says which of them is wrong.
+    """
+    words = tuple(_word(word) for word in _list(entry, "words"))
+    _check_order(words, "words")
+    return words
 
 
 def _string(entry: Mapping[str, Any], key: str) -> str:

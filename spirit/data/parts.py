@@ -49,6 +49,14 @@ class Note:
     """Seconds of audio that were encoded together."""
     rejected: tuple[dict[str, str], ...] = ()
     """`id`, `audio` and `reason` of each recording that is not in the part."""
+    alignment: dict[str, Any] | None = None
+    """What put the word times there and what came of it, see `spirit.align`; None: the corpus."""
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "Note":
+        """The note in what `read_note` gives."""
+        known = {f.name: about[f.name] for f in dataclasses.fields(cls) if f.name in about}
+        return cls(**{**known, "rejected": tuple(known.get("rejected", ()))})
 
 
 def part_name(index: int) -> str:

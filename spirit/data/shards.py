@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 FORMAT = "spirit-units-1"
+STAGE = ".align"
+"""The folder inside where `spirit align` keeps parts until all are there; with a manifest in it,
+they are on their way to their places."""
 
 
 def write_manifest(folder: Path, vocab: Vocab, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +95,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of unit shards; {_again(folder, {})}")
+    if (folder / STAGE / path.name).is_file():
+        raise ValueError(
+            f"{folder}: `spirit align` was stopped while it put new parts in place; "
+            f"run again: spirit align {folder}"
+        )
     if not path.is_file():
         raise ValueError(f"{folder} has no manifest.json, it is not finished; {_again(folder, {})}")
     try:
