@@ -50,7 +50,7 @@ def blamed(where: str) -> Iterator[None]:
     """Turn what is wrong inside into a `ValueError` of one line that begins with `where`."""
     try:
         yield
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{where}: {reason}") from error
 

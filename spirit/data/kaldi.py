@@ -13,6 +13,8 @@ from spirit.data.utterance import Utterance, stretch
 from spirit.sound import locate
 from spirit.units import SAMPLE_RATE
 
+LAST = "\U0010ffff"
+"""An id after all others."""
 Line = tuple[str, str, str]
 """Where it stands, its id, and what follows."""
 Place = tuple[str, int, int | None]
@@ -26,7 +28,7 @@ def read_kaldi(folder: Path, root: str) -> Iterator[tuple[str, Utterance]]:
     segment of an unknown recording or without length, and a table that is not sorted.
     """
     names = ("text", "utt2spk", "utt2lang")
-    text, speaker, language = (_follow(folder / name) for name in names)
+    tables = text, speaker, language = [_follow(folder / name) for name in names]
     for where, key, (name, start, stop) in _places(folder):
         with blamed(where):
             audio = locate(root, name, start, stop)
@@ -42,6 +44,8 @@ def read_kaldi(folder: Path, root: str) -> Iterator[tuple[str, Utterance]]:
                 language=language(key),
             ),
         )
+    for table in tables:
+        table(LAST)  # what is not sorted further down has hidden something
 
 
 def _places(folder: Path) -> Iterator[tuple[str, str, Place]]:
