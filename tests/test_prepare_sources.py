@@ -15,9 +15,9 @@ from pyarrow import parquet
 from spirit import commit
 from spirit.audio import read_audio
 from spirit.data.corpus import read_corpus
+from spirit.data.faults import find_faults
 from spirit.data.shards import read_shards
 from spirit.prepare import tokenize
-from spirit.prepare.verify import find_faults
 from spirit.units import SAMPLE_RATE
 from tests.bundle import build_tokenizer
 
@@ -119,7 +119,7 @@ def test_a_url_that_fails_ends_the_run_and_not_the_recording(tokenizer, tmp_path
     corpus.write_text('{"audio": "memory://talks/a.flac", "start": 1, "duration": 0.5}\n')
     with monkeypatch.context() as broken:
         broken.setattr("fsspec.open", lambda *_: 1 / 0)
-        with pytest.raises(ConnectionError, match="memory://talks/a.flac: cannot be fetched"):
+        with pytest.raises(ConnectionError, match=r"memory://talks/a\.flac: cannot be fetched"):
             tokenize(corpus, tokenizer, tmp_path / "units")
     tokenize(corpus, tokenizer, tmp_path / "units")
     (row,) = read_shards(tmp_path / "units")

@@ -116,7 +116,7 @@ def _verify(
     folder: Path, corpus: str | None, root: Path | None, columns: dict[str, str], as_json: bool
 ) -> None:
     from spirit.data.corpus import read_corpus
-    from spirit.prepare.verify import find_faults
+    from spirit.data.faults import find_faults
 
     against = None if corpus is None else read_corpus(corpus, root=root, columns=columns)
     faults = list(find_faults(folder, against))

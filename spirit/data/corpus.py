@@ -115,7 +115,7 @@ def _unique(found: Found, path: Path | str) -> Iterator[Utterance]:
         yield utterance
     if not seen:
         kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
-        raise ValueError(f"{path}: no recordings here; a corpus is a folder of {kinds}, or JSONL")
+        raise ValueError(f"{path}: no recordings here ({kinds}); give {KINDS}")
 
 
 def _read_recordings(folder: Path) -> Found:

@@ -60,7 +60,7 @@ def read_parquet(
         paths = _holds_paths(columns["audio"], file.schema_arrow.field(columns["audio"]).type)
     wanted = [column for key, column in columns.items() if key != "audio" or paths]
     number = 0
-    for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(wanted)), use_threads=False):
+    for batch in _batches(uri, file, list(dict.fromkeys(wanted))):
         lists = {
             key: batch.column(column).to_pylist()
             for key, column in columns.items()
@@ -78,6 +78,16 @@ def read_parquet(
                 utterance = _utterance(entry, audio, f"{prefix}#{number}")
             yield where, utterance
             number += 1
+
+
+def _batches(uri: str, file: Any, columns: list[str]) -> Iterator[Any]:
+    from pyarrow import ArrowException
+
+    try:
+        yield from file.iter_batches(ROWS, columns=columns, use_threads=False)
+    except (ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{uri}: is damaged ({reason}); copy it again") from None
 
 
 def _columns(present: list[str], names: Mapping[str, str]) -> dict[str, str]:

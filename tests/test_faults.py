@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from spirit import commit
 from spirit.cli import main
+from spirit.data.faults import find_faults
 from spirit.data.parts import Note, Row, part_bytes
 from spirit.data.shards import write_manifest
-from spirit.prepare.verify import find_faults
 from spirit.units import Kind, Track, Tracks
 from spirit.vocab import Vocab
 
@@ -118,7 +118,7 @@ def test_a_list_of_refusals_that_was_cut_is_named(shards):
 
 
 def test_what_is_lost_of_a_corpus_is_named(shards, corpus):
-    lines = corpus.read_text().splitlines()[1:] + ['{"audio": "new.wav"}']
+    lines = [*corpus.read_text().splitlines()[1:], '{"audio": "new.wav"}']
     corpus.write_text("\n".join(lines))
     assert run(corpus, "--verify", shards) == (
         1,
