@@ -12,7 +12,8 @@ from typing import Any
 from spirit import commit
 from spirit.align.aligner import Unaligned, Wave
 from spirit.align.textgrid import read_textgrid
-from spirit.data.corpus import SUFFIXES, read_words
+from spirit.data.corpus import SUFFIXES
+from spirit.data.jsonl import read_words
 from spirit.units import SAMPLE_RATE, Word
 
 

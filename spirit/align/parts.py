@@ -100,14 +100,13 @@ class PartAligner:
         return aligned
 
     def _hear(self, row: Row) -> Wave:
-        path = Path(row.audio) if self.root is None else self.root / row.audio
         try:
-            wave = read_audio(path)
+            wave = read_audio(row.sound(self.root or Path()))
         except (ValueError, OSError) as error:
             raise Unaligned("recording", str(error)) from None
         if len(wave) != round(row.seconds * SAMPLE_RATE):
             seconds = len(wave) / SAMPLE_RATE
-            detail = f"{path} has {seconds:.2f} s but {row.seconds:.2f} s were tokenized"
+            detail = f"{row.audio} has {seconds:.2f} s but {row.seconds:.2f} s were tokenized"
             raise Unaligned("recording", detail)
         return wave
 

@@ -31,7 +31,9 @@ __all__ = [
     "write_shards",
 ]
 
-FORMAT = "spirit-units-1"
+FORMAT = "spirit-units-2"
+FORMATS = ("spirit-units-1", FORMAT)
+"""What can be read. In the first, rows had the path of the recording alone."""
 STAGE = ".align"
 """The folder inside where `spirit align` keeps parts until all are there; with a manifest in it,
 they are on their way to their places."""
@@ -106,8 +108,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); {_again(folder, {})}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a manifest of {FORMAT}; {_again(folder, {})}")
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:
+        raise ValueError(
+            f"{path} is not a manifest of {' or '.join(FORMATS)}; {_again(folder, {})}"
+        )
     return manifest
 
 

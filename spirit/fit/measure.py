@@ -14,6 +14,7 @@ from spirit import commit
 from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import TrainingConfig, finished, main_process
+from spirit.sound import Sound
 
 PART = 100
 """Utterances whose measurements are written together: what an interruption can cost."""
@@ -52,7 +53,11 @@ def measure(
 
 def _seal(key: str, utterances: Sequence[Utterance]) -> str:
     """What measurements belong to: how they were made and which files they are of."""
-    files = [(u.id, u.audio.stat().st_size if u.audio.is_file() else -1) for u in utterances]
+    files: list[tuple[Any, ...]] = []
+    for u in utterances:
+        sound = Sound.of(u.audio)
+        part = () if sound.whole else (sound.start, sound.stop)
+        files.append((u.id, sound.size, *part))
     return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()
 
 
