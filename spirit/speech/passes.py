@@ -29,7 +29,7 @@ Blocks = Callable[[int], Iterator[Float[np.ndarray, "_ channels"]]]
 """The blocks of features of a stream, the same in every pass, from a number on."""
 
 PIECES = 16
-PRIOR = 10.0
+PRIOR = 3.0
 """Frames for which a centroid of the sample counts in the first pass, as if one piece more held
 them: a few frames of the first pieces must not throw it about."""
 GAIN = 1e-4
