@@ -121,8 +121,8 @@ def _begin(
     layer = quantizer.layers[0]
     assert isinstance(layer, torch.nn.Linear)
     with torch.no_grad():
-        layer.weight /= spread
-        layer.bias -= layer.weight @ mean
+        layer.weight.div_(spread)
+        layer.bias.sub_(layer.weight @ mean)
     return quantizer
 
 
@@ -150,7 +150,8 @@ def _learn(
     waves: Sequence[Wave],
     units: Sequence[np.ndarray],
 ) -> None:
-    training = config.training
+    training, task = config.training, engine.module
+    assert isinstance(task, Distillation)
     crops = Crops(
         waves,
         units,
@@ -172,7 +173,7 @@ def _learn(
             heard = wave[known[0] * encoder.hop : (known[-1] + 1) * encoder.hop]
             worse.append(distort(heard, rng, config.ways, config.share))
             targets.append(row[known])
-        batch = engine.module.batch(_features(encoder, worse, bf16=bf16), targets)
+        batch = task.batch(_features(encoder, worse, bf16=bf16), targets)
         metrics = engine(*batch)
         return {
             **metrics,

@@ -29,10 +29,8 @@ def edits(before: Row, after: Row) -> int:
 
 def unit_edit_distance(clean: Sequence[Row], worse: Sequence[Row]) -> float:
     """Edits from the units of clean recordings to those of the same made worse, both without
-    repetitions, in per cent of the clean ones (UED).
-
-    After Gat et al. 2023 (section 3), who divide by the number of frames instead; a unit lasts
-    about two of them.
+    repetitions, in per cent of the clean ones: the unit edit distance (UED) of Gat et al. 2023,
+    "Augmentation invariant discrete representation for generative spoken language modeling".
     """
     rows = [(without_repeats(a), without_repeats(b)) for a, b in zip(clean, worse, strict=True)]
     return 100 * sum(edits(a, b) for a, b in rows) / max(1, sum(len(a) for a, _ in rows))
