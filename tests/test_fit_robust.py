@@ -88,7 +88,7 @@ def units(corpus, hubert, tmp_path_factory) -> UnitsFitConfig:
 
 
 def recipe(corpus: Path, units: Path, out: Path, steps: int = 6, **changes) -> RobustFitConfig:
-    training = TrainingConfig(steps=steps, lr=5e-3, warmup=5, device="cpu", dtype="fp32")
+    training = TrainingConfig(steps=steps, lr=1e-2, warmup=5, device="cpu", dtype="fp32")
     return RobustFitConfig(
         corpus=corpus, units=units, out=out, frames=25, batch=8, training=training, **changes
     )
@@ -98,16 +98,16 @@ def recipe(corpus: Path, units: Path, out: Path, steps: int = 6, **changes) -> R
 def taught(corpus, units, tmp_path_factory) -> tuple[RobustFitConfig, dict[str, float]]:
     """A quantizer after a few seconds of training."""
     out = tmp_path_factory.mktemp("robust") / "1"
-    config = recipe(corpus, units.out, out, steps=150, ways=("noise", "band"))
+    config = recipe(corpus, units.out, out, steps=250, ways=("noise", "band"))
     return config, fit_robust(config)
 
 
 def test_a_taught_quantizer_changes_less_under_noise_than_its_teacher(taught):
     _, figures = taught
     assert figures["teacher_ued_noise"] > 20
-    assert figures["ued_noise"] < 0.8 * figures["teacher_ued_noise"]
+    assert figures["ued_noise"] < 0.9 * figures["teacher_ued_noise"]
     # It would also be steady if it said nothing.
-    assert figures["pnmi"] > 0.7 * figures["teacher_pnmi"]
+    assert figures["pnmi"] > 0.9 * figures["teacher_pnmi"]
     assert set(figures) >= {"used", "bitrate", "speaker", "phone_purity", "ued_band"}
 
 
@@ -180,7 +180,9 @@ def test_mistakes_are_one_line(corpus, units, tmp_path):
 
     assert "is the folder of the teacher" in line()
     assert "'hiss' is none of stretch, reverb" in line("--set", 'ways=["hiss"]')
-    assert "holds no hubert.json" in line("--set", f"out={tmp_path / 'o'}", "--set", "units=nowhere")
+    assert "holds no hubert.json" in line(
+        "--set", f"out={tmp_path / 'o'}", "--set", "units=nowhere"
+    )
 
 
 @pytest.mark.parametrize("phones", [False, True])

@@ -55,12 +55,17 @@ class RobustFitConfig:
     """Crops in a step of one process."""
     hidden: tuple[int, ...] = ()
     """Channels between the linear layers; none: two widths in even steps, as in Spirit LM."""
+    timing: float = 0.3
+    """Weight of a cross-entropy that keeps units where they are heard; 0 is CTC alone, as in the
+    paper, after which a unit may lie anywhere near its sound."""
     report_seconds: float = 900.0
     """How much other speech to measure on, at most a fifth of the corpus."""
 
     def __post_init__(self) -> None:
         if unknown := [way for way in self.ways if way not in WAYS]:
             raise ValueError(f"ways: {unknown[0]!r} is none of {', '.join(WAYS)}")
+        if self.timing < 0:
+            raise ValueError(f"timing must be at least 0, not {self.timing:g}")
         if not self.ways or not 0 < self.share <= 1:
             raise ValueError("ways must name at least one, and share lie above 0 and up to 1")
         if self.frames < 1 or self.batch < 1 or any(width < 1 for width in self.hidden):
@@ -96,7 +101,7 @@ def fit_robust(config: RobustFitConfig) -> dict[str, float]:
     waves = load_waves(rest)
     listener = Listener(encoder, encoder.hop, bf16=training.dtype == "bf16")
     pupil = _begin(config, teacher, listener, waves)
-    engine = Engine(Distillation(pupil), training)
+    engine = Engine(Distillation(pupil, config.timing), training)
     _learn(config, engine, encoder, waves, _clean_units(config, teacher, listener, waves))
     if not main_process():
         return {}
