@@ -170,7 +170,7 @@ def test_info_knows_what_a_path_is(bundle: Path, tmp_path: Path) -> None:
     assert run("info", tmp_path).exit_code == 1
 
 
-@pytest.mark.parametrize("verb", ["train", "fit hubert", "fit units", "fit vocoder"])
+@pytest.mark.parametrize("verb", ["train", "fit hubert", "fit units", "fit robust", "fit vocoder"])
 def test_a_recipe_is_read_strictly(tmp_path: Path, verb: str) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('out = "x"\nnonsense = 1\n')

@@ -165,6 +165,7 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
     fits: dict[str, tuple[type, Callable[[Any], Any]]] = {
         "hubert": (fit.HubertFitConfig, fit.fit_hubert),
         "units": (fit.UnitsFitConfig, fit.fit_units),
+        "robust": (fit.RobustFitConfig, fit.fit_robust),
         "pitch": (fit.PitchConfig, fit.fit_pitch),
         "style": (fit.StyleConfig, fit.fit_style),
         "tokenizer": (fit.TokenizerConfig, fit.fit_tokenizer),
@@ -175,6 +176,7 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
 
 _fit("hubert", "HuBERT by masked prediction: one iteration.")
 _fit("units", "K-means units on a layer of a HuBERT.")
+_fit("robust", "A quantizer whose units withstand noise, rooms and tempo, taught by k-means.")
 _fit("pitch", "Pitch tokens: a VQ-VAE on F0.")
 _fit("style", "Style tokens: a classifier of seconds.")
 _fit("tokenizer", "The parts as one folder, with vocabulary and fingerprint.")

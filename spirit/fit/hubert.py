@@ -1,22 +1,19 @@
 """Training of HuBERT by masked prediction, one iteration at a time."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from spirit import commit
 from spirit.config import dump
 from spirit.data.corpus import Utterance, read_corpus
-from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, train, world
+from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, train, world
+from spirit.fit.measure import keep_labels
 from spirit.formats.encoders import digest, find_encoder
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
@@ -154,10 +151,9 @@ def _targets(
     where: torch.device,
 ) -> list[np.ndarray]:
     """The cluster of every frame of the clean recordings; made once, by the main process."""
-    path = config.out / "targets.safetensors"
     speakers = [utterance.speaker if config.level else "" for utterance in utterances]
     source = digest(config.teacher) if config.teacher else "mfcc"
-    made = [
+    told = [
         source,
         hop,
         config.training.seed,
@@ -169,8 +165,8 @@ def _targets(
         config.phones,
         [len(w) for w in waves],
     ]
-    seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
-    if main_process() and not _sealed(path, seal):
+
+    def make() -> list[np.ndarray]:
         teacher = None
         if config.teacher:
             teacher = find_encoder(config.teacher, config.teacher_layer).to(where)
@@ -188,37 +184,23 @@ def _targets(
         def leveled(row: Tensor, speaker: str) -> Tensor:
             return level(row, speaker) if level else row
 
-        told = np.concatenate(
+        frames = np.concatenate(
             [leveled(torch.from_numpy(rows[n]), speakers[i]).numpy() for n, i in enumerate(some)]
         )
         projection = None
         if config.phones:
             spoken = [utterances[i].phones for i in some]
             states = phone_states(spoken, [len(row) for row in rows], hop)
-            projection = discriminant(told, states)
-        clusters = KMeans.fit(told, config.clusters, seed=seed, projection=projection).to(where)
+            projection = discriminant(frames, states)
+        clusters = KMeans.fit(frames, config.clusters, seed=seed, projection=projection).to(where)
         labels: dict[int, np.ndarray] = {}
         for speaker in sorted(set(speakers)):
             own = [i for i, name in enumerate(speakers) if name == speaker]
 
             def label(rows: Tensor, speaker: str = speaker) -> np.ndarray:
-                return clusters.units(leveled(rows, speaker)).astype(np.int16)
+                return clusters.units(leveled(rows, speaker))
 
             labels |= zip(own, listener([waves[i] for i in own], label), strict=True)
-        table = {
-            "labels": np.concatenate([labels[i] for i in range(len(waves))]),
-            "counts": np.array([len(labels[i]) for i in range(len(waves))]),
-        }
-        with commit.file(path) as partial:
-            save_file(table, partial, metadata={"seal": seal})
-    ranks.share("the targets are there")
-    table = load_file(path)
-    return np.split(table["labels"], np.cumsum(table["counts"])[:-1])
+        return [labels[i] for i in range(len(waves))]
 
-
-def _sealed(path: Path, seal: str) -> bool:
-    """Whether a file is there and belongs to this run."""
-    if not path.is_file():
-        return False
-    with safe_open(path, "numpy") as table:
-        return bool(table.metadata().get("seal") == seal)
+    return keep_labels(config.out / "targets.safetensors", told, make)

@@ -16,10 +16,11 @@ class TokenizerConfig:
     out: Path
     """The folder that is made; it must not exist."""
     hubert: Path
-    """A folder of `fit hubert` or `fit units`, a Hugging Face folder (HuBERT, mHuBERT, WavLM,
-    wav2vec 2.0), or the file of a converted HuBERT."""
+    """A folder of `fit hubert`, `fit units` or `fit robust`, a Hugging Face folder (HuBERT,
+    mHuBERT, WavLM, wav2vec 2.0), or the file of a converted HuBERT."""
     units: Path
-    """A folder of `fit units`, centroids as safetensors or .npy, or a CTC-linear quantizer."""
+    """A folder of `fit units` or `fit robust`, centroids as safetensors or .npy, or a CTC-linear
+    quantizer."""
     layer: int = 0
     """The layer that the units were fitted on; 0: the one its folder names, or the last."""
     pitch: Path | None = None

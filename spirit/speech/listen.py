@@ -24,9 +24,9 @@ TOGETHER = 64
 """Recordings from which batches of similar length are made."""
 
 
-def load_waves(utterances: Sequence[Utterance]) -> list[Wave]:
-    """Read recordings as 16-bit samples at 16 kHz."""
-    bar = tqdm(utterances, desc="reading", unit="file", disable=not main_process())
+def load_waves(utterances: Sequence[Utterance], told: str = "reading") -> list[Wave]:
+    """Read recordings as 16-bit samples at 16 kHz; a bar shows what is `told`, if anything is."""
+    bar = tqdm(utterances, desc=told, unit="file", disable=not (told and main_process()))
     return [np.rint(read_audio(u.audio).clip(-1, 1) * 32_767).astype(np.int16) for u in bar]
 
 
@@ -55,11 +55,12 @@ class Listener:
                     wave.astype(np.float32) / np.float32(32_768)
                     for wave in waves[first : first + TOGETHER]
                 ]
-                digests += self._listen(some, digest)
+                digests += self.listen(some, digest)
                 bar.update(len(some))
         return digests
 
-    def _listen(self, waves: Sequence[Float[np.ndarray, " _"]], digest: Digest) -> list[np.ndarray]:
+    def listen(self, waves: Sequence[Float[np.ndarray, " _"]], digest: Digest) -> list[np.ndarray]:
+        """The same for a few recordings, without a word."""
         if self.hubert is None:
             return [digest(torch.from_numpy(mfcc(wave, self.hop))) for wave in waves]
         heard = hear(self.hubert, waves, digest, bf16=self.bf16)
