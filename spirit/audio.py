@@ -100,7 +100,7 @@ def _read(
     return wave, sha256_of_file(sound) if hashed and not sound.whole else digest
 
 
-def describe_audio(path: str | Path) -> dict[str, float | int | str]:
+def describe_audio(path: str | Path | Sound) -> dict[str, float | int | str]:
     """What the header of a recording says: seconds, rate, channels, format."""
     with _opened(path) as (sound, *_):
         return {

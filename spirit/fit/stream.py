@@ -14,6 +14,7 @@ from tqdm import tqdm
 from spirit.audio import describe_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import main_process
+from spirit.sound import CLOCK, Sound
 from spirit.speech.discriminant import STATES, Scatter
 from spirit.speech.listen import Listener, features, load_waves
 from spirit.speech.passes import refine
@@ -22,6 +23,12 @@ from spirit.speech.quantizer import KMeans
 
 BLOCK_SECONDS = 320.0
 """Speech of a block, unless a single recording is longer: 25 MB of features at 25 Hz."""
+
+
+def _seconds(sound: Sound) -> float:
+    """How long a recording is, by its header."""
+    stop = float(describe_audio(sound)["seconds"]) if sound.stop is None else sound.stop / CLOCK
+    return stop - sound.start / CLOCK
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Stream:
                 break
             length = utterance.seconds
             if length is None:
-                length = float(describe_audio(utterance.audio)["seconds"])
+                length = _seconds(Sound.of(utterance.audio))
             if not blocks or length > room:
                 blocks.append([])
                 room = BLOCK_SECONDS
