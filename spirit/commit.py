@@ -79,6 +79,13 @@ def folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def move(source: Path, target: Path) -> None:
+    """Give a finished file another name, in place of an older one, for good."""
+    source.replace(target)
+    _fsync(target.parent)
+    _fsync(source.parent)
+
+
 def text(path: Path, content: str) -> None:
     """Write a text file whole."""
     with file(path) as partial:

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from transformers import LlamaForCausalLM
 
 from spirit import bundle, config
-from spirit.codec import Segment, Task
+from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.lm import model as llama
-from spirit.lm.generate import generate, search
+from spirit.lm.generate import generate, likelihood, search
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind, Tracks, Units
 from spirit.vocab import Want
@@ -22,6 +22,8 @@ from spirit.vocoder import Vocoder
 TEMPERATURE: dict[Task, float] = {"continue": 0.8, "transcribe": 0.0, "speak": 0.5}
 BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
+TRIES: dict[Task, int] = {"speak": 4}
+"""Answers that are drawn for a task; given is the one in which the model best hears its prompt."""
 ANSWERS: dict[Task, Want] = {"transcribe": "text", "speak": "speech"}
 ALPHABET = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
 WORDY = (16, 2)
@@ -140,6 +142,7 @@ class Spirit:
         top_p: float = 0.95,
         top_k: int = 0,
         seed: int = 0,
+        tries: int | None = None,
         max_seconds: float = 20.0,
         max_tokens: int = 1_000,
         speaker: str | None = None,
@@ -151,8 +154,9 @@ class Spirit:
         `max_tokens`, or before its speech lasts longer than `max_seconds`, spoken by `speaker` in
         `style`. The task "transcribe" answers one segment of speech with its words, "speak" one of
         text with its speech. The default temperature depends on the task (`TEMPERATURE`); at 0,
-        the likeliest answer that a beam search finds is given, where the task has `BEAMS`. Raises
-        ValueError for a prompt or settings that cannot be answered.
+        the likeliest answer that a beam search finds is given, where the task has `BEAMS`. Of the
+        `tries` answers to "speak" (`TRIES`) the one is given that the model transcribes most surely
+        as what it had to say. Raises ValueError for a prompt or settings that cannot be answered.
         """
         if task not in TEMPERATURE:
             raise ValueError(f"no task {task!r}; there are {', '.join(TEMPERATURE)}")
@@ -172,21 +176,57 @@ class Spirit:
             found = search(self.model, ids, allowed, beams=beams, max_new=most, eos=vocab.eos)
             yield from self._segments(iter(found))
             return
-        new_ids = generate(
-            self.model,
-            ids,
-            allowed,
-            max_new=max_tokens,
-            min_new=int(want == "speech"),  # no speech is no answer
-            eos=vocab.eos,
-            stop=self._clock(max_seconds, speaker, style),
-            temperature=heat,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-        )
+        tries = TRIES.get(task, 1) if tries is None else tries
+        if tries < 1:
+            raise ValueError(f"an answer needs at least one try, not {tries}")
+        if task != "speak" or heat == 0:
+            tries = 1
+
+        def drawn(turn: int) -> Iterator[Segment]:
+            new_ids = generate(
+                self.model,
+                ids,
+                allowed,
+                max_new=max_tokens,
+                min_new=int(want == "speech"),  # no speech is no answer
+                eos=vocab.eos,
+                stop=self._clock(max_seconds, speaker, style),
+                temperature=heat,
+                top_p=top_p,
+                top_k=top_k,
+                seed=seed if not turn else _seed(seed, turn),
+            )
+            return self._fitting(self._segments(new_ids), max_seconds, speaker, style)
+
+        if tries == 1:
+            yield from drawn(0)
+            return
+        text = " ".join(segment for segment in prompt if isinstance(segment, str))
+        answers = [list(drawn(turn)) for turn in range(tries)]
+        yield from max(answers, key=lambda answer: self._understood(answer, text))
+
+    def _understood(self, answer: Sequence[Segment], text: str) -> float:
+        """How surely the model hears `text` in an answer, as a log likelihood."""
+        said = [segment for segment in answer if isinstance(segment, Units)]
+        if len(said) != 1:
+            return -np.inf
+        codec = self.tokenizer.codec
+        ids = codec.encode(Document((said[0], text), "transcribe", closed=True))
+        start = len(codec.prompt(said, "text", "transcribe"))
+        if len(ids) > int(self.model.config.max_position_embeddings):
+            return -np.inf
+        return likelihood(self.model, ids, start)
+
+    def _fitting(
+        self,
+        segments: Iterator[Segment],
+        max_seconds: float,
+        speaker: str | None,
+        style: str | int | None,
+    ) -> Iterator[Segment]:
+        """Segments up to so many seconds of speech."""
         left = max_seconds
-        for segment in self._segments(new_ids):
+        for segment in segments:
             if isinstance(segment, Units):
                 fitting = self._cut(segment, left, speaker, style)
                 left -= self.seconds(fitting, speaker, style)
@@ -297,6 +337,11 @@ class Spirit:
         if style in names:
             return names.index(style)
         raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
+
+
+def _seed(seed: int, turn: int) -> int:
+    """A seed of its own for each further try."""
+    return int(np.random.SeedSequence([seed, turn]).generate_state(1)[0])
 
 
 def _joined(prompt: Sequence[Segment]) -> list[Segment]:

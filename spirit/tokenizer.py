@@ -13,10 +13,11 @@ from jaxtyping import Float
 
 from spirit import commit, config
 from spirit.codec import Codec, HFText, byte_tokenizer
+from spirit.formats.encoders import find_encoder
+from spirit.formats.quantizers import read_quantizer
 from spirit.speech.encoder import SpeechEncoder
-from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchTokenizer
-from spirit.speech.quantizer import KMeans
+from spirit.speech.pretrained import load_network
 from spirit.speech.style import StyleTokenizer
 from spirit.units import Kind
 from spirit.vocab import Vocab
@@ -112,8 +113,8 @@ class Tokenizer:
             )
         where = torch.device(device)
         encoder = SpeechEncoder(
-            Hubert.load(folder).to(where),
-            KMeans.load(folder / "units.safetensors").to(where),
+            load_network(folder).to(where),
+            read_quantizer(folder / "units.safetensors").to(where),
             PitchTokenizer.load(folder, where) if "pitch.json" in manifest.files else None,
             StyleTokenizer.load(folder, where) if "style.json" in manifest.files else None,
         )
@@ -135,15 +136,15 @@ def assemble(
 ) -> float:
     """Put fitted parts together into the tokenizer folder `out`, which appears whole.
 
-    `hubert`, `pitch` and `style` are folders, `units` a folder or file; the layers of HuBERT above
-    `layer` (0: the one its folder names) are left out. Weights of HuBERT are rounded to half
+    `hubert` is what `find_encoder` reads, `units` what `read_quantizer` reads, or a folder of
+    `fit units`, `pitch` and `style` are folders; the layers of HuBERT above `layer` (0: the one its
+    folder names) are left out. Weights of HuBERT are rounded to half
     precision where that leaves the units of the recordings in `check` as they are, which halves the
     folder; without recordings they are not. Returns the share of units that rounding left alone.
     Raises ValueError if a part is missing or does not fit the others.
     """
-    whole = Hubert.load(hubert)
-    network = whole.cut(layer or whole.layer)
-    quantizer = KMeans.load(units / "units.safetensors" if units.is_dir() else units)
+    network = find_encoder(hubert, layer)
+    quantizer = read_quantizer(units / "units.safetensors" if units.is_dir() else units)
     pitch_part = None if pitch is None else PitchTokenizer.load(pitch)
     style_part = None if style is None else StyleTokenizer.load(style)
     encoder = SpeechEncoder(network, quantizer, pitch_part, style_part)

@@ -20,6 +20,8 @@ from tests.bundle import JFK
 
 pytest_plugins = "tests.fixtures"
 
+VERBS = ("tokenize", "align", "fit", "train", "generate", "resynth", "eval", "convert", "info")
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -51,12 +53,10 @@ def test_help_comes_at_once() -> None:
 
 def test_verbs_stand_in_the_order_of_the_pipeline() -> None:
     verbs = re.findall(r"^  (\w+)  ", run("--help").stdout.split("Commands:")[1], re.M)
-    assert verbs == ["tokenize", "fit", "train", "generate", "resynth", "eval", "info"]
+    assert verbs == list(VERBS)
 
 
-@pytest.mark.parametrize(
-    "verb", ["tokenize", "fit", "train", "generate", "resynth", "eval", "info"]
-)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
     assert run(verb, "--help").exit_code == 0
 
@@ -170,7 +170,7 @@ def test_info_knows_what_a_path_is(bundle: Path, tmp_path: Path) -> None:
     assert run("info", tmp_path).exit_code == 1
 
 
-@pytest.mark.parametrize("verb", ["train", "fit hubert", "fit units", "fit vocoder"])
+@pytest.mark.parametrize("verb", ["train", "fit hubert", "fit units", "fit robust", "fit vocoder"])
 def test_a_recipe_is_read_strictly(tmp_path: Path, verb: str) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('out = "x"\nnonsense = 1\n')

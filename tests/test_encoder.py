@@ -121,6 +121,19 @@ def test_all_kinds_are_the_same_in_a_batch(encoder: SpeechEncoder) -> None:
     assert [rows(t) for t in tensors] == [rows(t) for t in together]
 
 
+def test_units_in_bf16_do_not_depend_on_the_batch_and_hardly_on_bf16(
+    encoder: SpeechEncoder,
+) -> None:
+    half = SpeechEncoder(encoder.hubert, encoder.quantizer, bf16=True)
+    waves = [SPEECH[start : start + length] for start, length in ((0, 90_000), (30_000, 17_000))]
+    together = [tracks.by_kind[Kind.HUBERT].unit for tracks in half.encode_batch(waves)]
+    alone = [half.encode(wave).by_kind[Kind.HUBERT].unit for wave in waves]
+    exact = [encoder.encode(wave, []).by_kind[Kind.HUBERT].unit for wave in waves]
+    same = np.concatenate(together) == np.concatenate(alone)
+    assert same.mean() >= 0.995
+    assert (np.concatenate(together) == np.concatenate(exact)).mean() > 0.8
+
+
 def test_the_base_variant_has_hubert_units_alone(encoder: SpeechEncoder) -> None:
     base = encoder.encode(SPEECH, [Kind.HUBERT])
     assert set(base.by_kind) == {Kind.HUBERT}

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from spirit.audio import read_audio
 from spirit.speech.f0 import HOP, Autocorrelation, F0Extractor, frame_count
+from spirit.speech.f0_others import HEAR, OneByOne
 from spirit.speech.fcpe import Fcpe
 from spirit.units import SAMPLE_RATE
 
@@ -113,6 +114,30 @@ def test_both_extractors_are_extractors_and_agree_on_a_human_voice() -> None:
     both = (mine > 0) & (other > 0)
     assert ((mine > 0) == (other > 0)).mean() > 0.8
     assert (np.abs(mine[both] / other[both] - 1) > 0.2).mean() < 0.05
+
+
+@pytest.mark.parametrize("name", HEAR)
+def test_every_extractor_hears_a_vibrato_where_it_is(name: str) -> None:
+    hear = OneByOne(name)
+    assert isinstance(hear, F0Extractor)
+    contour = vibrato(180, 0.8)
+    silence = torch.zeros(SAMPLE_RATE // 5)
+    f0 = hear(torch.cat([silence, voice(contour), silence])).numpy()
+    start = len(silence) // HOP
+    true = contour[np.minimum(np.arange(len(contour) // HOP) * HOP, len(contour) - 1)]
+    inner = f0[start : start + len(true)][8:-8]
+    assert (inner > 0).mean() > 0.95
+    assert (np.abs(inner / true[8:-8] - 1) > 0.03)[inner > 0].mean() < 0.05
+    assert (f0[: start - 12] > 0).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", HEAR)
+@pytest.mark.parametrize("samples", [0, 1, 79, 640, 16_000])
+def test_every_extractor_gives_zeros_for_silence_of_any_length(name: str, samples: int) -> None:
+    f0 = OneByOne(name)(torch.zeros(samples))
+    assert len(f0) == frame_count(samples)
+    assert not f0.any()
+    assert len(OneByOne(name)(torch.full((samples,), 0.1))) == frame_count(samples)
 
 
 def test_fcpe_gives_zeros_for_silence_and_takes_any_length() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from spirit import commit
 from spirit.audio import read_audio
+from spirit.codec import Document
 from spirit.pipeline import Spirit, find
 from spirit.units import SAMPLE_RATE, Kind, Units
 from spirit.vocab import Vocab
@@ -63,6 +64,41 @@ def test_a_transcript_without_end_is_stopped_by_the_length_of_what_was_heard(
     heard = Units.build([(Kind.HUBERT, number) for number in (1, 2, 3)])
     (text,) = spirit.generate([heard], task="transcribe")
     assert 0 < len(text) <= 16 + 2 * 3  # a token is a byte, so at most a character
+
+
+def test_of_several_tries_the_one_is_spoken_that_the_model_understands_best(
+    spirit: Spirit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str | Units]] = []
+    understood = Spirit._understood
+
+    def listening(self: Spirit, answer: list[str | Units], text: str) -> float:
+        drawn.append(answer)
+        assert text == "good morning"
+        return understood(self, answer, text)
+
+    monkeypatch.setattr(Spirit, "_understood", listening)
+    settings = {"task": "speak", "temperature": 1.5, "max_tokens": 60, "seed": 5}
+    best = list(spirit.generate(["good morning"], tries=5, **settings))
+    assert len({"".join(map(str, answer)) for answer in drawn}) == 5
+    scores = [understood(spirit, answer, "good morning") for answer in drawn]
+    assert max(scores) > -np.inf
+    assert best == drawn[int(np.argmax(scores))]
+    assert list(spirit.generate(["good morning"], tries=1, **settings)) == drawn[0]
+    assert len(drawn) == 5
+
+
+def test_what_a_model_understands_is_the_likelihood_of_the_closed_transcript(
+    spirit: Spirit,
+) -> None:
+    (units,) = spirit.generate(["hello"], task="speak", max_tokens=20, tries=1)
+    codec = spirit.tokenizer.codec
+    ids = codec.encode(Document((units, "hello"), "transcribe", closed=True))
+    with torch.inference_mode():
+        told = spirit.model(torch.as_tensor(ids)[None]).logits[0].log_softmax(-1)
+    start = len(ids) - len("hello") - 1  # a token is a byte; the last one closes
+    wanted = sum(float(told[i - 1, ids[i]]) for i in range(start, len(ids)))
+    assert spirit._understood([units], "hello") == pytest.approx(wanted, rel=1e-4)
 
 
 def test_segments_come_when_they_are_complete(

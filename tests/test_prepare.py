@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+from spirit import commit
 from spirit.audio import read_audio
 from spirit.data.parts import read_note
 from spirit.data.shards import read_shards, verify
@@ -95,6 +96,8 @@ def reference(corpus, tokenizer, tmp_path_factory):
     assert (report["utterances"], report["rejected"], report["parts"]) == (CLIPS, 3, 5)
     assert report["finished"]
     assert report["x_real_time"] > 0
+    assert set(report["stages"]) == {"list", "decode", "encode", "pack", "write"}
+    assert report["slowest"] == "encode"
     return out
 
 
@@ -110,6 +113,7 @@ def test_shards_hold_what_the_encoder_hears_in_corpus_order(corpus, tokenizer, r
         wave = read_audio(corpus.parent / row.audio)
         alone = heard_by.encoder.encode(wave)
         assert row.seconds == len(wave) / SAMPLE_RATE
+        assert row.sha256 == commit.sha256(corpus.parent / row.audio)
         assert (row.text, row.speaker) == ("ask not", "jfk")
         assert row.words == (Word("ask", 0, 900), Word("not", 900, 5_000))
         for kind, track in alone.by_kind.items():
@@ -121,6 +125,7 @@ def test_every_refusal_has_a_reason(reference):
     lines = (reference / "rejected.jsonl").read_text().splitlines()
     rejected = {entry["id"]: entry for entry in map(json.loads, lines)}
     assert list(rejected) == ["text", "gone", "late"]
+    assert [e["code"] for e in rejected.values()] == ["not_audio", "missing", "words_beyond_end"]
     assert rejected["text"]["audio"] == "audio/text.wav"
     assert "cannot be read as audio" in rejected["text"]["reason"]
     assert rejected["gone"]["reason"].startswith("no such file")

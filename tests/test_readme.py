@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from spirit.audio import read_audio
@@ -16,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = [
     line.split(" # ")[0].strip()
     for line in README.splitlines()
-    if line.startswith("    spirit ") and "RECIPE" not in line and "CORPUS" not in line
+    if line.startswith("    spirit ") and not re.search("RECIPE|CORPUS|data/units", line)
 ]
 
 
@@ -25,7 +26,9 @@ def home(tmp_path, monkeypatch):
     """A folder as in the examples: a prompt and a recording, no checkpoint beside them."""
     (tmp_path / "demo").mkdir()
     shutil.copy(ROOT / "demo/prompt.flac", tmp_path / "demo/prompt.flac")
-    for name in ("autumn.wav", "in.wav"):
+    torch.save({"weight": torch.ones(3)}, tmp_path / "pytorch_model.bin")
+    monkeypatch.setenv("SPIRITLM_CHECKPOINTS_DIR", str(ROOT / "tests/golden/spiritlm"))
+    for name in ("autumn.wav", "in.wav", "speech.wav"):
         shutil.copy(ROOT / "demo/prompt.flac", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -41,10 +44,18 @@ def test_an_example_command_runs(home, line):
         assert len(read_audio(home / name)) > 1_000
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_python_example_runs(home, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(PYTHON[0], "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() or (home / "reply.wav").is_file()
+
+
+def test_the_example_with_the_names_of_the_release_runs(home):
+    names = {}
+    exec(compile(PYTHON[1], "README.md", "exec"), names)
+    assert names["tokenizer"].encode_string("speech.wav").startswith("[St")
 
 
 def test_every_verb_of_the_readme_has_help():

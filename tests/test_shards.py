@@ -1,13 +1,17 @@
 """Unit shards: rows come back as they went in, and nothing damaged or foreign is read."""
 
+import dataclasses
 import json
 from fractions import Fraction
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+from spirit import commit
 from spirit.data.parts import Note, Row, part_bytes, read_note
 from spirit.data.shards import read_manifest, read_shards, verify, write_shards
 from spirit.units import Kind, Track, Tracks, Word
@@ -145,11 +149,32 @@ def test_an_unfinished_or_damaged_folder_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
         read_manifest(folder)
     manifest.write_text(json.dumps({"format": "other"}))
-    with pytest.raises(ValueError, match="is not a manifest of spirit-units-1"):
+    with pytest.raises(ValueError, match="is not a manifest of spirit-units-1 or spirit-units-2"):
         read_manifest(folder)
     manifest.unlink()
     with pytest.raises(ValueError, match="it is not finished; run again"):
         read_shards(folder)
+
+
+def test_shards_of_the_first_format_are_still_read(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    wanted = [flat(row) for row in read_shards(folder)]
+    for part in manifest["parts"]:
+        path = folder / part["file"]
+        table = parquet.read_table(path)
+        names = [audio["uri"] for audio in table.column("audio").to_pylist()]
+        at = table.schema.get_field_index("audio")
+        parquet.write_table(table.set_column(at, "audio", pyarrow.array(names)), path)
+        part["sha256"] = commit.sha256(path)
+    commit.json_file(folder / "manifest.json", {**manifest, "format": "spirit-units-1"})
+    assert [flat(row) for row in read_shards(folder)] == wanted
+
+
+def test_where_sound_lies_survives_the_shards(tmp_path):
+    place = {"start": 3, "stop": 2**40, "parquet_row": 7, "parquet_column": "a", "sha256": "feed"}
+    row = dataclasses.replace(make_row("a", [1], [2]), audio="s3://b/x y#1.parquet", **place)
+    write_shards(tmp_path / "units", [row], VOCAB, tokenizer="feed")
+    assert [flat(again) for again in read_shards(tmp_path / "units")] == [flat(row)]
 
 
 def test_a_file_that_is_no_part_is_one_line(tmp_path):

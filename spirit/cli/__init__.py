@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from spirit import __version__
+from spirit.cli.align import align
 from spirit.cli.generate import generate, resynth
 from spirit.cli.options import (
     PATH,
@@ -39,11 +40,28 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
 
 
 @verb()
-@click.argument("corpus", type=PATH)
+@click.argument("corpus", required=False)
 @click.option(
-    "--tokenizer", default="tokenizers/tiny", show_default=True, help="The tokenizer's folder."
+    "--tokenizer",
+    default="tokenizers/tiny",
+    show_default=True,
+    help="The tokenizer's folder, or Spirit LM's speech_tokenizer/.",
 )
-@click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Where the shards go.")
+@click.option("--out", type=PATH, metavar="FOLDER", help="Where the shards go.")
+@click.option(
+    "--verify",
+    type=PATH,
+    metavar="FOLDER",
+    help="Check shards instead; with a corpus, that nothing of it is lost.",
+)
+@click.option("--root", type=PATH, metavar="FOLDER", help="Where relative paths of audio start.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="KEY=NAME",
+    help="Parquet: which column is audio, text, id, speaker, language or seconds.",
+)
 @click.option(
     "--variant",
     type=click.Choice(["base", "expressive"]),
@@ -56,28 +74,63 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
 @device_option
 @json_option
 def tokenize(
-    corpus: Path,
+    corpus: str | None,
     tokenizer: str,
-    out: Path,
+    out: Path | None,
+    verify: Path | None,
     part: str,
+    columns: tuple[str, ...],
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Turn a folder of audio or a JSONL manifest into unit shards."""
+    """Turn a corpus into unit shards, or check shards (--verify).
+
+    CORPUS is a folder of audio, a JSONL manifest, a Kaldi data folder or its wav.scp, a Parquet
+    file or a folder of them, or a manifest of Lhotse's cuts; a manifest may be a URL.
+    """
     index, slash, parts = part.partition("/")
     if not (slash and index.isdigit() and parts.isdigit()):
         raise click.BadParameter(f"{part!r} is not like 3/16", param_hint="--part")
+    named = dict(column.partition("=")[::2] for column in columns)
+    if verify is not None:
+        _verify(verify, corpus, settings["root"], named, as_json)
+        return
+    if corpus is None or out is None:
+        raise click.UsageError("give a CORPUS and --out FOLDER, or --verify FOLDER")
     from spirit import prepare
     from spirit.pipeline import find
 
-    made = prepare.tokenize(corpus, find(tokenizer), out, part=(int(index), int(parts)), **settings)
+    share = (int(index), int(parts))
+    made = prepare.tokenize(corpus, find(tokenizer), out, part=share, columns=named, **settings)
     if as_json:
         print_json({"out": str(out), **made})
     else:
+        slowest, stages = made["slowest"], made["stages"]
         click.echo(
             f"{out}: {made['utterances']} utterances, {made['hours']:.2f} hours in {made['parts']} "
-            f"parts, {made['rejected']} rejected, {made['x_real_time']:.0f} times real time"
+            f"parts, {made['rejected']} rejected, {made['x_real_time']:.0f} times real time; "
+            f"slowest: {slowest}, {stages[slowest]:.1f} of {sum(stages.values()):.1f} s of work"
         )
+
+
+main.add_command(align)
+
+
+def _verify(
+    folder: Path, corpus: str | None, root: Path | None, columns: dict[str, str], as_json: bool
+) -> None:
+    from spirit.data.corpus import read_corpus
+    from spirit.data.faults import find_faults
+
+    against = None if corpus is None else read_corpus(corpus, root=root, columns=columns)
+    faults = list(find_faults(folder, against))
+    if as_json:
+        print_json({"folder": str(folder), "faults": faults})
+    else:
+        for fault in faults or (f"{folder}: whole",):
+            click.echo(fault)
+    if faults:
+        raise SystemExit(1)
 
 
 @main.group()
@@ -112,8 +165,10 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
     fits: dict[str, tuple[type, Callable[[Any], Any]]] = {
         "hubert": (fit.HubertFitConfig, fit.fit_hubert),
         "units": (fit.UnitsFitConfig, fit.fit_units),
+        "robust": (fit.RobustFitConfig, fit.fit_robust),
         "pitch": (fit.PitchConfig, fit.fit_pitch),
         "style": (fit.StyleConfig, fit.fit_style),
+        "tokenizer": (fit.TokenizerConfig, fit.fit_tokenizer),
     }
     form, function = fits[name]
     return function(config.load(recipe, form, sets))
@@ -121,8 +176,10 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
 
 _fit("hubert", "HuBERT by masked prediction: one iteration.")
 _fit("units", "K-means units on a layer of a HuBERT.")
+_fit("robust", "A quantizer whose units withstand noise, rooms and tempo, taught by k-means.")
 _fit("pitch", "Pitch tokens: a VQ-VAE on F0.")
 _fit("style", "Style tokens: a classifier of seconds.")
+_fit("tokenizer", "The parts as one folder, with vocabulary and fingerprint.")
 _fit("vocoder", "The vocoder with its durations.")
 
 
@@ -188,6 +245,17 @@ def evaluate(suite: str, model: str, data: Path, out: Path, as_json: bool, **set
         click.echo((out / "figures.json").read_text(encoding="utf-8"))
     else:
         click.echo(markdown(report))
+
+
+@verb()
+@click.argument("source", type=PATH)
+@click.argument("target", type=PATH)
+def convert(source: Path, target: Path) -> None:
+    """Foreign pickles, a file or a folder of them, to safetensors; nothing in them is run."""
+    from spirit.formats.foreign import convert as write
+
+    for path in write(source, target):
+        click.echo(path)
 
 
 @verb()

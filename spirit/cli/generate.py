@@ -44,6 +44,11 @@ from spirit.cli.options import (
 @click.option("--temperature", type=float, help="Else 0.8; 0.5 to speak and 0 to transcribe.")
 @click.option("--top-p", type=float, default=0.95, show_default=True, help="Mass of the nucleus.")
 @click.option(
+    "--tries",
+    type=click.IntRange(1),
+    help="Answers to speak that are drawn, of which the best understood is given; else 4.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     default=0,

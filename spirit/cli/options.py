@@ -14,7 +14,11 @@ EXTRAS = {
     "tensorboard": "train",
     "jiwer": "eval",
     "pocketsphinx": "eval",
+    "torchaudio": "align",
     "torchfcpe": "audio",
+    "librosa": "audio",
+    "parselmouth": "pitch",
+    "pyworld": "pitch",
     "matplotlib": "demo",
     "sentencepiece": "sentencepiece",
 }

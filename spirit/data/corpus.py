@@ -1,78 +1,134 @@
-"""Corpora: a folder of recordings, or a JSONL manifest with one recording a line."""
+"""Corpora: which kind one is, and its utterances in a fixed order."""
 
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from spirit.units import Word
+from spirit.data.jsonl import read_jsonl, read_lines
+from spirit.data.kaldi import read_kaldi
+from spirit.data.lhotse import is_lhotse, read_lhotse
+from spirit.data.parquet import NAMES, parquet_files, read_parquet
+from spirit.data.utterance import Utterance
+from spirit.sound import is_url
+
+__all__ = ["SUFFIXES", "Utterance", "read_corpus", "root_of"]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 """What counts as a recording in a folder."""
+KINDS = "a folder of audio, a Kaldi data folder, Parquet, or JSON lines (ours or Lhotse's cuts)"
+
+Found = Iterator[tuple[str, Utterance]]
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One recording and what is known about it. Times are samples on the 16 kHz clock."""
+def read_corpus(
+    path: Path | str, *, root: Path | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[Utterance]:
+    """The utterances of a corpus, in a fixed order. What it is shows by its name and content:
 
-    id: str
-    audio: Path
-    seconds: float | None = None
-    text: str = ""
-    words: tuple[Word, ...] = ()
-    speaker: str = ""
-    language: str = ""
-    style: str = ""
-    phones: tuple[Word, ...] = ()
-    """Phones as `Word`s (name, start, stop), where the corpus knows them."""
+    - a folder of recordings (`SUFFIXES`, hidden files left out); the id is the path inside the
+      folder, and `name.txt` beside `name.wav` is its transcript;
+    - a JSONL manifest, `.gz` or not, one object a line: `audio` is required, `id` defaults to it;
+      `start` and `duration` (seconds) make it a stretch of a long file; `seconds`, `text`, `words`
+      (`text`, `start`, `stop`, `score`; samples from the beginning of the stretch), `speaker`,
+      `language`, `style`, `phones` (`[name, start, stop]`) may be there; other keys are left alone;
+    - a manifest of Lhotse's cuts, see `read_lhotse`;
+    - a Kaldi data folder or its `wav.scp`, see `read_kaldi`;
+    - a Parquet file or a folder of them, see `read_parquet`; `columns` names columns.
 
-
-def read_corpus(path: Path) -> Iterator[Utterance]:
-    """The utterances of a corpus, in a fixed order.
-
-    A folder is searched for recordings (`SUFFIXES`, hidden files left out); the id is the path
-    inside the folder, and `name.txt` beside `name.wav` is its transcript. A JSONL manifest has
-    one object a line: `audio` (relative to the manifest) is required, `id` defaults to it, and
-    `seconds`, `text`, `words` (`text`, `start`, `stop`, `score`), `speaker`, `language`,
-    `style`, `phones` (`[name, start, stop]`) may be there; other keys are left alone.
-
-    The recordings are not opened. A `ValueError` names the file and the line.
+    A manifest or Parquet file may be a URL, given as text. Relative paths of audio start at `root`,
+    or where the manifest lies; URLs go through fsspec. The recordings are not opened. A
+    `ValueError` of one line names the file and the line, or says why a path is no corpus.
     """
-    if path.is_dir():
-        return _unique(_read_folder(path), path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such corpus; give a folder of audio or a JSONL manifest")
-    if path.suffix.lower() in SUFFIXES:
-        raise ValueError(f"{path} is one recording; give its folder or a JSONL manifest")
-    return _unique(_read_manifest(path), path)
+    if unknown := set(columns or {}) - set(NAMES):
+        raise ValueError(f"{min(unknown)!r} is no column to name; there are {', '.join(NAMES)}")
+    return _unique(_read(path, None if root is None else str(root), columns or {}), path)
 
 
-def _unique(found: Iterator[tuple[str, Utterance]], path: Path) -> Iterator[Utterance]:
+def root_of(path: Path | str) -> Path | str:
+    """Where the relative paths of a corpus start: the folder that it is, or lies in."""
+    if isinstance(path, str):
+        return path.rpartition("/")[0] if is_url(path) else root_of(Path(path))
+    return path if path.is_dir() else path.parent
+
+
+def _read(path: Path | str, given: str | None, columns: Mapping[str, str]) -> Found:
+    uri = str(path)
+    root = given or str(root_of(path))
+    if not is_url(uri) and Path(uri).is_dir():
+        return _read_folder(Path(uri), given, columns)
+    if not is_url(uri) and not Path(uri).is_file():
+        raise ValueError(f"{uri}: no such corpus; give {KINDS}")
+    name = uri.rpartition("/")[2]
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (of a URL, perhaps)
+    if suffix in SUFFIXES:
+        raise ValueError(f"{uri} is one recording; give its folder or a JSONL manifest")
+    if name == "wav.scp" and not is_url(uri):
+        return read_kaldi(Path(uri).parent, root)
+    if suffix == ".parquet":
+        return read_parquet(uri, name, root, columns)
+    if suffix in (".jsonl", ".json") or name.endswith(".jsonl.gz"):
+        return read_lhotse(uri, root) if _has_cuts(uri) else read_jsonl(uri, root)
+    raise ValueError(f"{uri}: what kind of corpus this is does not show; give {KINDS}")
+
+
+def _has_cuts(uri: str) -> bool:
+    for _, line in read_lines(uri):
+        with suppress(ValueError, RecursionError):  # a reader says what is wrong with it
+            return is_lhotse(json.loads(line))
+        break
+    return False
+
+
+def _read_folder(folder: Path, given: str | None, columns: Mapping[str, str]) -> Found:
+    parquets = parquet_files(folder)
+    if (folder / "wav.scp").is_file():
+        if parquets:
+            raise ValueError(f"{folder}: holds both wav.scp and Parquet files; name one of them")
+        return read_kaldi(folder, given or str(folder))
+    if not parquets:
+        return _read_recordings(folder)
+    if next(_read_recordings(folder), None):
+        raise ValueError(
+            f"{folder}: holds both recordings and Parquet files; name the Parquet file, or "
+            "a folder with recordings alone"
+        )
+    return (
+        found
+        for path in parquets
+        for found in read_parquet(
+            str(path), path.relative_to(folder).as_posix(), given or str(path.parent), columns
+        )
+    )
+
+
+def _unique(found: Found, path: Path | str) -> Iterator[Utterance]:
     seen: set[str] = set()
     for where, utterance in found:
+        if re.search(r"[\x00-\x1f\x7f]", utterance.id):
+            raise ValueError(f"{where}: the id {utterance.id!r} holds a control character")
         if utterance.id in seen:
             raise ValueError(f"{where}: the id {utterance.id!r} was used before; ids are unique")
         seen.add(utterance.id)
         yield utterance
     if not seen:
         kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
-        raise ValueError(f"{path}: no recordings here; a corpus is a folder of {kinds}, or JSONL")
+        raise ValueError(f"{path}: no recordings here ({kinds}); give {KINDS}")
 
 
-def _read_folder(folder: Path) -> Iterator[tuple[str, Utterance]]:
+def _read_recordings(folder: Path) -> Found:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             audio = Path(parent, name)
             if name.startswith(".") or audio.suffix.lower() not in SUFFIXES:
                 continue
-            # A name that is not UTF-8 still gets an id that can be written down.
+            # A name that is not UTF-8, or has a line break, still gets an id to write down.
             inside = os.fsencode(audio.relative_to(folder).as_posix())
-            utterance_id = inside.decode("utf-8", "backslashreplace")
+            plain = inside.decode("utf-8", "backslashreplace")
+            utterance_id = re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", plain)
             yield str(audio), Utterance(utterance_id, audio, text=_transcript(audio))
 
 
@@ -84,97 +140,3 @@ def _transcript(audio: Path) -> str:
         return " ".join(path.read_text(encoding="utf-8").split())
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: a transcript must be UTF-8 text ({error})") from error
-
-
-def _read_manifest(path: Path) -> Iterator[tuple[str, Utterance]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                yield where, _utterance(json.loads(line), path.parent)
-            except (ValueError, RecursionError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ValueError(f"{where}: {reason}") from error
-
-
-def _utterance(entry: Any, folder: Path) -> Utterance:
-    """Raises `ValueError` that says which key is wrong."""
-    if not isinstance(entry, dict):
-        raise ValueError("a line of a manifest is one JSON object")
-    audio = _string(entry, "audio")
-    if not audio:
-        raise ValueError("`audio` is missing; it is the path of the recording")
-    words = tuple(_word(word) for word in _list(entry, "words"))
-    phones = tuple(_phone(phone) for phone in _list(entry, "phones"))
-    _check_order(words, "words")
-    _check_order(phones, "phones")
-    seconds = entry.get("seconds")
-    if seconds is not None and (not _is_number(seconds) or seconds < 0):
-        raise ValueError(f"`seconds` is {seconds!r}, not a length in seconds")
-    return Utterance(
-        id=_string(entry, "id") or audio,
-        audio=folder / audio,
-        seconds=None if seconds is None else float(seconds),
-        text=_string(entry, "text") or " ".join(word.text for word in words),
-        words=words,
-        speaker=_string(entry, "speaker"),
-        language=_string(entry, "language"),
-        style=_string(entry, "style"),
-        phones=phones,
-    )
-
-
-def _string(entry: Mapping[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"`{key}` is {value!r}, not a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"`{key}` holds half of a character ({error.reason})") from error
-    return value
-
-
-def _list(entry: Mapping[str, Any], key: str) -> list[Any]:
-    value = entry.get(key) or []
-    if not isinstance(value, list):
-        raise ValueError(f"`{key}` is not a list")
-    return value
-
-
-def _word(entry: Any) -> Word:
-    if not isinstance(entry, dict) or not {"text", "start", "stop"} <= entry.keys():
-        raise ValueError(f"a word is an object with text, start and stop, not {entry!r}")
-    score = entry.get("score", 1.0)
-    if not _is_number(score):
-        raise ValueError(f"the score of a word is a number, not {score!r}")
-    text = _string(entry, "text")
-    if not text:
-        raise ValueError("a word has no text")
-    return Word(text, *_times(entry["start"], entry["stop"], text), score=float(score))
-
-
-def _phone(entry: Any) -> Word:
-    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[0], str):
-        raise ValueError(f"a phone is [name, start, stop], not {entry!r}")
-    return Word(entry[0], *_times(entry[1], entry[2], entry[0]))
-
-
-def _times(start: Any, stop: Any, name: str) -> tuple[int, int]:
-    if type(start) is not int or type(stop) is not int or not 0 <= start <= stop:
-        raise ValueError(f"{name!r} lies at {start!r}..{stop!r}; times are samples at 16 kHz")
-    return start, stop
-
-
-def _check_order(spans: Sequence[Word], key: str) -> None:
-    for before, after in pairwise(spans):
-        if after.start < before.start or after.stop < before.stop:
-            raise ValueError(f"`{key}` are not in order of time at {after.text!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

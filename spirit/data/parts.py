@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from spirit.sound import Sound, is_url, locate
 from spirit.units import Kind, Track, Tracks, Word
 
 
@@ -21,7 +22,8 @@ class Row:
 
     id: str
     audio: str
-    """Path of the recording, relative to the folder of the corpus where it lies inside."""
+    """Path of the file with the recording, relative to the folder of the corpus where it lies
+    inside, or a URL."""
     seconds: float
     text: str
     words: tuple[Word, ...]
@@ -29,11 +31,30 @@ class Row:
     language: str
     style: str
     tracks: Tracks
+    start: int = 0
+    """First sample of the recording that is heard here, on the 16 kHz clock."""
+    stop: int | None = None
+    """The sample after the last one; None: up to the end."""
+    parquet_row: int | None = None
+    """The row of a Parquet file that holds the recording; None: the file is the recording."""
+    parquet_column: str = ""
+    sha256: str = ""
+    """Of the bytes of the whole recording: of its file, or of what the Parquet file holds."""
+
+    def sound(self, folder: Path) -> Path | Sound:
+        """Where the recording lies, for `read_audio`; relative paths start at `folder`."""
+        if self.parquet_row is None:
+            return locate(str(folder), self.audio, self.start, self.stop)
+        uri = self.audio if is_url(self.audio) else str(folder / self.audio)
+        return Sound(uri, self.start, self.stop, self.parquet_row, self.parquet_column)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """What a part is made from and by."""
+
+    format: int = 2
+    """Parts of format 1 knew the path of the recording only."""
 
     vocabulary: str
     """Fingerprint of the vocabulary."""
@@ -47,8 +68,27 @@ class Note:
     """Threads of the encoder; sums of floats depend on it, and on the batches."""
     batch_seconds: float = 0.0
     """Seconds of audio that were encoded together."""
-    rejected: tuple[dict[str, str], ...] = ()
-    """`id`, `audio` and `reason` of each recording that is not in the part."""
+    rejected: tuple[dict[str, Any], ...] = ()
+    """`id`, `audio`, `code` and `reason` of each recording that is not in the part."""
+    alignment: dict[str, Any] | None = None
+    """What put the word times there and what came of it, see `spirit.align`; None: the corpus."""
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "Note":
+        """The note in what `read_note` gives."""
+        known = {f.name: about[f.name] for f in dataclasses.fields(cls) if f.name in about}
+        return cls(**{**known, "rejected": tuple(known.get("rejected", ()))})
+
+
+AUDIO = {
+    "uri": "audio",
+    "start": "start",
+    "stop": "stop",
+    "parquet_row": "parquet_row",
+    "parquet_column": "parquet_column",
+    "sha256": "sha256",
+}
+"""The column `audio` of a part: name in it, name in a `Row`."""
 
 
 def part_name(index: int) -> str:
@@ -67,10 +107,11 @@ def part_bytes(rows: Sequence[Row], note: Note) -> bytes:
     word = pyarrow.struct(
         [("text", "string"), ("start", "int64"), ("stop", "int64"), ("score", "float32")]
     )
-    texts = ("id", "audio", "speaker", "language", "text")
+    texts = ("id", "speaker", "language", "text")
     columns: dict[str, tuple[Any, list[Any]]] = {
         name: (pyarrow.string(), [getattr(row, name) for row in rows]) for name in texts
     }
+    columns["audio"] = (_audio_type(), [{n: getattr(r, f) for n, f in AUDIO.items()} for r in rows])
     columns["style_name"] = (pyarrow.string(), [row.style for row in rows])
     columns["seconds"] = (pyarrow.float64(), [row.seconds for row in rows])
     words = [[dataclasses.asdict(word) for word in row.words] for row in rows]
@@ -88,6 +129,13 @@ def part_bytes(rows: Sequence[Row], note: Note) -> bytes:
     stream = io.BytesIO()
     parquet.write_table(table, stream, compression="zstd", compression_level=3)
     return stream.getvalue()
+
+
+def _audio_type() -> Any:
+    import pyarrow
+
+    whole = ("start", "stop", "parquet_row")
+    return pyarrow.struct([(name, "int64" if name in whole else "string") for name in AUDIO])
 
 
 def _hops(row: Row) -> tuple[tuple[str, str], ...]:
@@ -130,8 +178,9 @@ class Part:
             words = table.column("words").combine_chunks()
             self._strings = {
                 name: table.column(name).combine_chunks()
-                for name in ("id", "audio", "speaker", "language", "text", "style_name")
+                for name in ("id", "speaker", "language", "text", "style_name")
             }
+            self._audio = table.column("audio").combine_chunks()
             self._seconds = table.column("seconds").to_numpy()
         except (ArrowException, KeyError) as error:
             raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
@@ -158,9 +207,11 @@ class Part:
         tracks = {}
         for kind, (ends, units) in self._units.items():
             tracks[kind] = Track(kind, units[ends[index] : ends[index + 1]], self._hops[kind])
+        audio = self._audio[index].as_py()
+        if isinstance(audio, str):  # format 1
+            audio = {"uri": audio}
         return Row(
             id=strings["id"],
-            audio=strings["audio"],
             seconds=float(self._seconds[index]),
             text=strings["text"],
             words=tuple(Word(*word) for word in zip(spoken, *times, strict=True)),
@@ -168,4 +219,5 @@ class Part:
             language=strings["language"],
             style=strings["style_name"],
             tracks=Tracks(tracks),
+            **{AUDIO[name]: value for name, value in audio.items()},
         )

@@ -31,7 +31,12 @@ __all__ = [
     "write_shards",
 ]
 
-FORMAT = "spirit-units-1"
+FORMAT = "spirit-units-2"
+FORMATS = ("spirit-units-1", FORMAT)
+"""What can be read. In the first, rows had the path of the recording alone."""
+STAGE = ".align"
+"""The folder inside where `spirit align` keeps parts until all are there; with a manifest in it,
+they are on their way to their places."""
 
 
 def write_manifest(folder: Path, vocab: Vocab, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,14 +97,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of unit shards; {_again(folder, {})}")
+    if (folder / STAGE / path.name).is_file():
+        raise ValueError(
+            f"{folder}: `spirit align` was stopped while it put new parts in place; "
+            f"run again: spirit align {folder}"
+        )
     if not path.is_file():
         raise ValueError(f"{folder} has no manifest.json, it is not finished; {_again(folder, {})}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); {_again(folder, {})}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a manifest of {FORMAT}; {_again(folder, {})}")
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:
+        raise ValueError(
+            f"{path} is not a manifest of {' or '.join(FORMATS)}; {_again(folder, {})}"
+        )
     return manifest
 
 

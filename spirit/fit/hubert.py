@@ -1,26 +1,24 @@
 """Training of HuBERT by masked prediction, one iteration at a time."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from spirit import commit
 from spirit.config import dump
 from spirit.data.corpus import Utterance, read_corpus
-from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, ranks, train, world
+from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, train, world
+from spirit.fit.measure import keep_labels
+from spirit.formats.encoders import digest, find_encoder
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
 from spirit.speech.discriminant import discriminant, phone_states
-from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert
+from spirit.speech.hubert import SHAPE, Hubert
 from spirit.speech.level import Level
 from spirit.speech.listen import Listener, Wave, draw, features, load_waves
 from spirit.speech.prediction import MaskedPrediction, draw_mask
@@ -65,7 +63,8 @@ class HubertFitConfig:
     network: HubertShape = HubertShape()
     """Sizes."""
     teacher: Path | None = None
-    """The folder of the iteration before, whose features are clustered into targets; none: MFCC."""
+    """The iteration before, or another encoder that `fit units` takes, whose features are clustered
+    into targets; none: MFCC."""
     teacher_layer: int = 0
     """Which of its layers; 0 is the last."""
     warm: bool = False
@@ -152,12 +151,9 @@ def _targets(
     where: torch.device,
 ) -> list[np.ndarray]:
     """The cluster of every frame of the clean recordings; made once, by the main process."""
-    path = config.out / "targets.safetensors"
-    if config.teacher and not (config.teacher / WEIGHTS).is_file():
-        raise ValueError(f"{config.teacher} holds no {SHAPE}; fit the iteration before it first")
     speakers = [utterance.speaker if config.level else "" for utterance in utterances]
-    source = commit.sha256(config.teacher / WEIGHTS) if config.teacher else "mfcc"
-    made = [
+    source = digest(config.teacher) if config.teacher else "mfcc"
+    told = [
         source,
         hop,
         config.training.seed,
@@ -169,16 +165,16 @@ def _targets(
         config.phones,
         [len(w) for w in waves],
     ]
-    seal = hashlib.sha256(json.dumps(made).encode()).hexdigest()
-    if main_process() and not _sealed(path, seal):
-        teacher = Hubert.load(config.teacher).to(where) if config.teacher else None
+
+    def make() -> list[np.ndarray]:
+        teacher = None
+        if config.teacher:
+            teacher = find_encoder(config.teacher, config.teacher_layer).to(where)
         if teacher is not None and teacher.hop != hop:
             raise ValueError(
                 f"{config.teacher} has a frame every {teacher.hop} samples, this network every "
                 f"{hop}; a teacher must keep the time of its pupil"
             )
-        if teacher is not None and config.teacher_layer:
-            teacher = teacher.cut(config.teacher_layer).to(where)
         listener = Listener(teacher, hop, bf16=config.training.dtype == "bf16")
         seed = config.training.seed
         some = draw([len(wave) for wave in waves], config.cluster_seconds, seed)
@@ -188,37 +184,23 @@ def _targets(
         def leveled(row: Tensor, speaker: str) -> Tensor:
             return level(row, speaker) if level else row
 
-        told = np.concatenate(
+        frames = np.concatenate(
             [leveled(torch.from_numpy(rows[n]), speakers[i]).numpy() for n, i in enumerate(some)]
         )
         projection = None
         if config.phones:
             spoken = [utterances[i].phones for i in some]
             states = phone_states(spoken, [len(row) for row in rows], hop)
-            projection = discriminant(told, states)
-        clusters = KMeans.fit(told, config.clusters, seed=seed, projection=projection).to(where)
+            projection = discriminant(frames, states)
+        clusters = KMeans.fit(frames, config.clusters, seed=seed, projection=projection).to(where)
         labels: dict[int, np.ndarray] = {}
         for speaker in sorted(set(speakers)):
             own = [i for i, name in enumerate(speakers) if name == speaker]
 
             def label(rows: Tensor, speaker: str = speaker) -> np.ndarray:
-                return clusters.units(leveled(rows, speaker)).astype(np.int16)
+                return clusters.units(leveled(rows, speaker))
 
             labels |= zip(own, listener([waves[i] for i in own], label), strict=True)
-        table = {
-            "labels": np.concatenate([labels[i] for i in range(len(waves))]),
-            "counts": np.array([len(labels[i]) for i in range(len(waves))]),
-        }
-        with commit.file(path) as partial:
-            save_file(table, partial, metadata={"seal": seal})
-    ranks.share("the targets are there")
-    table = load_file(path)
-    return np.split(table["labels"], np.cumsum(table["counts"])[:-1])
+        return [labels[i] for i in range(len(waves))]
 
-
-def _sealed(path: Path, seal: str) -> bool:
-    """Whether a file is there and belongs to this run."""
-    if not path.is_file():
-        return False
-    with safe_open(path, "numpy") as table:
-        return bool(table.metadata().get("seal") == seal)
+    return keep_labels(config.out / "targets.safetensors", told, make)

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from spirit import commit
 from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
-from spirit.engine import TrainingConfig, finished, main_process
+from spirit.engine import TrainingConfig, finished, main_process, ranks
+from spirit.sound import Sound
 
 PART = 100
 """Utterances whose measurements are written together: what an interruption can cost."""
@@ -52,7 +55,11 @@ def measure(
 
 def _seal(key: str, utterances: Sequence[Utterance]) -> str:
     """What measurements belong to: how they were made and which files they are of."""
-    files = [(u.id, u.audio.stat().st_size if u.audio.is_file() else -1) for u in utterances]
+    files: list[tuple[Any, ...]] = []
+    for u in utterances:
+        sound = Sound.of(u.audio)
+        part = () if sound.whole else (sound.start, sound.stop)
+        files.append((u.id, sound.size, *part))
     return hashlib.sha256(json.dumps([key, files]).encode()).hexdigest()
 
 
@@ -63,6 +70,33 @@ def _kept(path: Path, seal: str) -> list[np.ndarray] | None:
         if str(table["seal"]) != seal:  # of another corpus or another network
             return None
         return np.split(table["rows"], np.cumsum(table["lengths"])[:-1])
+
+
+def keep_labels(
+    path: Path, told: Any, make: Callable[[], Sequence[Int[np.ndarray, " _"]]]
+) -> list[Int[np.ndarray, " _"]]:
+    """What `make` says of the frames of every recording: made once, by the main process, and kept
+    in `path` for all processes and for the next time that the same is `told`."""
+    seal = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    if main_process() and not _sealed(path, seal):
+        rows = make()
+        table = {
+            "labels": np.concatenate(rows).astype(np.int16),
+            "counts": np.array([len(row) for row in rows]),
+        }
+        with commit.file(path) as partial:
+            save_file(table, partial, metadata={"seal": seal})
+    ranks.share("the labels are there")
+    table = load_file(path)
+    return np.split(table["labels"], np.cumsum(table["counts"])[:-1])
+
+
+def _sealed(path: Path, seal: str) -> bool:
+    """Whether a file is there and belongs to this run."""
+    if not path.is_file():
+        return False
+    with safe_open(path, "numpy") as table:
+        return bool(table.metadata().get("seal") == seal)
 
 
 def read_report(out: Path, config: Any, training: TrainingConfig) -> dict[str, float] | None:

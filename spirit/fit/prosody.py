@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spirit import commit
 from spirit.audio import read_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import Engine, TrainingConfig, device, main_process, rank, train
 from spirit.fit.measure import draw_utterances, measure, read_report, write_report
+from spirit.formats.encoders import digest, find_encoder
 from spirit.speech.encoder import hear
-from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchFormat, PitchTokenizer
 from spirit.speech.style import StyleFormat, StyleTokenizer, pool_f0, pool_features
+from spirit.units import SAMPLE_RATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,20 +153,20 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
     drawn = draw_utterances(config.corpus, config.hours, config.training.seed)
     utterances = _labelled(drawn, config.corpus)
     where = device(config.training.device)
-    hubert = Hubert.load(config.hubert).to(where)
-    hubert = hubert.cut(config.layer or hubert.layer).to(where)
+    hubert = find_encoder(config.hubert, config.layer).to(where)
+    rate = SAMPLE_RATE // hubert.hop
     listen = PitchTokenizer.load(config.pitch, where)
 
     def describe(utterance: Utterance) -> Float[np.ndarray, "seconds inputs"]:
         wave = read_audio(utterance.audio)
-        pooled = torch.cat(hear(hubert, [wave], pool_features)[0]).cpu().numpy()
+        seconds = torch.cat(hear(hubert, [wave], lambda rows: pool_features(rows, rate))[0])
+        pooled = seconds.cpu().numpy()
         (f0,) = listen.f0([torch.from_numpy(wave).to(where)])
         return np.concatenate([pooled, pool_f0(f0, len(pooled))], axis=1).astype(np.float32)
 
     names = tuple(sorted({u.style for u in utterances}))
     heldout = [u for u in draw_utterances(config.heldout, 0.5, 0) if u.style in names]
-    weights = commit.sha256(config.hubert / "hubert.safetensors")
-    key = f"style {weights} {hubert.layer} {listen.form.extractor}"
+    key = f"style {digest(config.hubert)} {hubert.layer} {listen.form.extractor}"
     seconds = measure(utterances, config.out / "seconds-train", key, describe)
     control = measure(heldout, config.out / "seconds-heldout", key, describe)
     labels = np.array([names.index(u.style) for u in utterances])

@@ -3,9 +3,12 @@
 Facts from Nguyen et al. 2025 ("Spirit LM", arXiv 2402.05755) and the behaviour of the release.
 """
 
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +17,14 @@ from spirit.units import Kind, Track, Tracks, Units
 from spirit.vocab import Vocab
 
 Variant = Literal["base", "expressive"]
+
+CHECKPOINTS = "SPIRITLM_CHECKPOINTS_DIR"
+"""The environment variable that names the folder of the released checkpoints."""
+MODELS: dict[str, Variant] = {
+    "spirit-lm-base-7b": "base",
+    "spirit-lm-expressive-7b": "expressive",
+}
+"""The language models by their released names."""
 
 HOPS: dict[Kind, Fraction] = {
     # 24.99 frames a second: a chunk of 100 s gives 2,499 of them.
@@ -26,6 +37,50 @@ _TOKEN = re.compile(
     r"\[(Hu|Pi|St)(\d+)\]?"
 )  # the last bracket may be missing where a string was cut
 _KINDS = {kind.tag: kind for kind in Kind}
+
+
+def checkpoints() -> Path:
+    """The folder of the released checkpoints. Raises ValueError if none is named."""
+    named = os.environ.get(CHECKPOINTS, "")
+    if not named:
+        raise ValueError(f"{CHECKPOINTS} is not set; name the folder of the released checkpoints")
+    folder = Path(named)
+    if not folder.is_dir():
+        raise ValueError(f"{CHECKPOINTS} names {folder}, which is no folder; correct it")
+    return folder
+
+
+def speech_tokenizer_folder() -> Path:
+    """The released speech tokenizer. Raises ValueError if it is not there."""
+    folder = checkpoints() / "speech_tokenizer"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; the release's speech tokenizer belongs there")
+    return folder
+
+
+def model_folder(name: str | Path) -> tuple[Path, Variant]:
+    """A released language model by its name or its path, and which of the two it is.
+
+    A folder may have any name: its vocabulary of 32,512 or 32,768 rows says what it is. Raises
+    ValueError for what is neither a name nor such a folder.
+    """
+    if str(name) in MODELS and not Path(name).is_dir():
+        folder = checkpoints() / "spiritlm_model" / str(name)
+    else:
+        folder = Path(name)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give one, or a name: {' or '.join(MODELS)}")
+    try:
+        rows = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder} holds no config.json of a language model") from None
+    for variant in MODELS.values():
+        if rows == vocab(variant).size:
+            return folder, variant
+    raise ValueError(
+        f"{folder / 'config.json'} says vocab_size {rows}; the released models have 32512 (base) "
+        "or 32768 (expressive)"
+    )
 
 
 def vocab(variant: Variant) -> Vocab:

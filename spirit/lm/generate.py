@@ -97,6 +97,22 @@ def search(
     return answer[: answer.index(eos)] if eos in answer else answer
 
 
+@torch.inference_mode()
+def likelihood(model: PreTrainedModel, ids: Int[np.ndarray, " tokens"], start: int) -> float:
+    """The sum of the log probabilities of `ids[start:]`, each after all before it, in nats.
+
+    Raises ValueError for a sequence that the model cannot read, or without a beginning.
+    """
+    if not 0 < start <= len(ids):
+        raise ValueError(f"tokens {start} to {len(ids)} have no beginning to be judged by")
+    if len(ids) > (positions := int(model.config.max_position_embeddings)):
+        raise ValueError(f"{len(ids)} tokens, but the model reads at most {positions}; shorten it")
+    fresh = torch.as_tensor(ids, dtype=torch.long, device=model.device)[None]
+    logits = model(input_ids=fresh[:, :-1], use_cache=False).logits[0, start - 1 :]
+    told = logits.float().log_softmax(-1).gather(-1, fresh[0, start:, None])
+    return float(told.sum())
+
+
 def _check(
     model: PreTrainedModel,
     ids: Int[np.ndarray, " tokens"],

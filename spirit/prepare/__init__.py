@@ -14,25 +14,25 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from spirit import commit, engine
 from spirit.data.children import run_jobs
-from spirit.data.corpus import Utterance, read_corpus
+from spirit.data.corpus import Utterance, read_corpus, root_of
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
-from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, audio_name
-
-Variant = Literal["base", "expressive"]
+from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, Variant, audio_name
+from spirit.sound import Sound
 
 _SETTINGS = ("variant", "device", "threads", "batch_seconds")  # of a note: how units were made
+_SAME = ("format", "vocabulary", "tokenizer", *_SETTINGS, "source")  # of a part that is kept
 
 
 def tokenize(
-    corpus: Path,
+    corpus: Path | str,
     tokenizer: Path,
     out: Path,
     *,
@@ -42,21 +42,30 @@ def tokenize(
     batch_seconds: float = 120.0,
     rows_per_part: int = 512,
     device: str = "auto",
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Turn a corpus into unit shards in the folder `out`, in `workers` processes; returns a report.
+
+    `corpus`, `root` and `columns` are those of `read_corpus`.
+    `tokenizer` is a folder of ours or the released Spirit LM's `speech_tokenizer/`, whose units get
+    the ids of the released models of that variant.
 
     `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
     ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
     a folder made from something else is refused. Recordings that cannot be used are listed in
-    `rejected.jsonl` with a reason. Raises `ValueError` or `OSError` with one line.
+    `rejected.jsonl` with a code and a reason. The report says how many seconds each stage took,
+    over all processes (`decode` runs beside the others), and which was the slowest. Raises
+    `ValueError` or `OSError` with one line.
     """
     if min(workers, rows_per_part, batch_seconds) <= 0:
         raise ValueError("workers, rows per part and seconds per batch are positive numbers")
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part {part[0]}/{part[1]}: parts of {part[1]} are 0 to {part[1] - 1}")
     began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
-    root = corpus if corpus.is_dir() else corpus.parent
-    here = PartMaker.load(tokenizer, root, str(where))
+    base = root_of(corpus) if root is None else root
+    read = partial(read_corpus, corpus, root=root, columns=columns)
+    here = PartMaker.load(tokenizer, base, str(where), variant)
     vocab = here.tokenizer.vocab
     note = Note(
         vocabulary=vocab.fingerprint,
@@ -67,24 +76,27 @@ def tokenize(
         batch_seconds=batch_seconds,
     )
     # The whole corpus is read before the work begins: a fault in its last line shows at once.
-    stretches = [(len(some), _digest(some, root)) for some in _stretches(corpus, rows_per_part)]
+    listing = time.perf_counter()
+    stretches = [(len(some), _digest(some, base)) for some in _stretches(read(), rows_per_part)]
+    spent = {"list": time.perf_counter() - listing}
     mine = {
         i: replace(note, source=stretches[i][1]) for i in range(part[0], len(stretches), part[1])
     }
     todo = _take_stock(out, mine, len(stretches), alone=part[1] == 1)
     jobs = (
         Job(index, mine[index], some)
-        for index, some in enumerate(_stretches(corpus, rows_per_part))
+        for index, some in enumerate(_stretches(read(), rows_per_part))
         if index in todo
     )
     try:
         if workers > 1:
-            there = partial(PartMaker.load, tokenizer, root, str(where))
+            there = partial(PartMaker.load, tokenizer, base, str(where), variant)
             made = run_jobs(there, jobs, workers)
         else:
             made = (progress for job in jobs for progress in here(job))
         sizes = {index: stretches[index][0] for index in mine}
-        seconds = _write(out, made, sum(sizes.values()), sum(sizes[index] for index in todo))
+        left = sum(sizes[index] for index in todo)
+        seconds = _write(out, made, sum(sizes.values()), left, spent)
     finally:
         torch.set_num_threads(threads)
     whole = all((out / part_name(index)).exists() for index in range(len(stretches)))
@@ -93,18 +105,36 @@ def tokenize(
         about = {"corpus": str(corpus), "tokenizer": here.tokenizer.name, **settings}
         write_manifest(out, vocab, about)
     wall = time.monotonic() - began
-    return {**_count(out, mine), "finished": whole, "seconds": wall, "x_real_time": seconds / wall}
+    return {
+        **_count(out, mine),
+        "finished": whole,
+        "seconds": wall,
+        "x_real_time": seconds / wall,
+        "stages": spent,
+        "slowest": max(spent, key=lambda stage: spent[stage]),
+    }
 
 
-def _write(out: Path, made: Generator[Progress, None, None], total: int, left: int) -> float:
-    """Write parts as they come, under a progress bar; returns the seconds of audio in them."""
+def _write(
+    out: Path,
+    made: Generator[Progress, None, None],
+    total: int,
+    left: int,
+    spent: dict[str, float],
+) -> float:
+    """Write parts as they come, under a progress bar; returns the seconds of audio in them, and
+    adds the seconds of work by stage to `spent`."""
     seconds, rejected, began = 0.0, 0, time.monotonic()
     bar = tqdm(total=total, initial=total - left, unit=" utterances", smoothing=0)
     with closing(made), bar:
         for progress in made:
             if progress.content is not None:
+                writing = time.perf_counter()
                 with commit.file(out / part_name(progress.index)) as path:
                     path.write_bytes(progress.content)
+                spent["write"] = spent.get("write", 0.0) + time.perf_counter() - writing
+            for stage, took in progress.spent.items():
+                spent[stage] = spent.get(stage, 0.0) + took
             seconds += progress.seconds
             rejected += progress.rejected
             speed = seconds / (time.monotonic() - began)
@@ -131,15 +161,7 @@ def _take_stock(out: Path, mine: Mapping[int, Note], parts: int, *, alone: bool)
             todo.add(index)
             continue
         found, wanted = read_note(path), asdict(note)
-        for key in (
-            "vocabulary",
-            "tokenizer",
-            "variant",
-            "batch_seconds",
-            "device",
-            "threads",
-            "source",
-        ):
+        for key in _SAME:
             if found.get(key) != wanted[key]:
                 raise ValueError(
                     f"{path} was made from another corpus or in another way ({key} "
@@ -169,28 +191,29 @@ def _count(out: Path, mine: Mapping[int, Note]) -> dict[str, Any]:
     }
 
 
-def _stretches(corpus: Path, size: int) -> Iterator[tuple[Utterance, ...]]:
-    utterances = read_corpus(corpus)
+def _stretches(utterances: Iterator[Utterance], size: int) -> Iterator[tuple[Utterance, ...]]:
     while stretch := tuple(islice(utterances, size)):
         yield stretch
 
 
-def _digest(utterances: Sequence[Utterance], root: Path) -> str:
+def _digest(utterances: Sequence[Utterance], root: Path | str) -> str:
     """A hash of everything that goes from the corpus into a part."""
     digest = hashlib.sha256()
     for u in utterances:
         words = [(word.text, word.start, word.stop, word.score) for word in u.words]
+        sound = Sound.of(u.audio)
         line = [
             u.id,
-            audio_name(u.audio, root),
+            audio_name(sound, root),
+            (sound.start, sound.stop, sound.row, sound.column),
             u.text,
             words,
             u.speaker,
             u.language,
             u.style,
             u.seconds,
-            # A recording that was mended or replaced is another one.
-            u.audio.stat().st_size if u.audio.is_file() else -1,
+            # A recording that was mended or replaced is another one; of a URL it is not asked.
+            sound.size,
         ]
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()

@@ -1,28 +1,50 @@
 """Recordings to one part of unit shards: decoded ahead, encoded in batches, or refused."""
 
 import os
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from spirit.audio import read_audio
+from spirit.audio import LATE, AudioError, read_hashed
 from spirit.data.corpus import Utterance
 from spirit.data.parts import Note, Row, part_bytes
+from spirit.formats.spiritlm_speech import SHORTEST, ReleasedTokenizer, is_released
+from spirit.sound import Sound, is_url
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind
 
+Variant = Literal["base", "expressive"]
 Wave = Float[np.ndarray, " _"]
 
 THREADS = 1
 """Of torch in each process: more processes are faster than more threads, and sums stay the same."""
-LATE = SAMPLE_RATE // 10
-"""Samples that word times may lie beyond the end of a recording: aligners round."""
+UNKNOWN = 15.0
+"""Seconds that a recording is taken to have where nothing says how many."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A recording that can be used."""
+
+    wave: Wave
+    sha256: str
+    """Of the bytes that hold it."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One that cannot, and why: for programs and for people."""
+
+    code: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,108 +65,173 @@ class Progress:
     rejected: int = 0
     seconds: float = 0.0
     content: bytes | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of work by stage: decode (in a thread of its own), encode, pack."""
 
 
 class PartMaker:
     """Makes parts from recordings, in one process; paths are noted relative to `root`."""
 
-    def __init__(self, tokenizer: Tokenizer, root: Path) -> None:
+    def __init__(self, tokenizer: Tokenizer | ReleasedTokenizer, root: Path | str) -> None:
         self.tokenizer, self.root = tokenizer, root
+        self.shortest = SHORTEST if isinstance(tokenizer, ReleasedTokenizer) else 1
 
     @classmethod
-    def load(cls, tokenizer: Path, root: Path, device: str) -> "PartMaker":
-        """For a process of its own: reads the tokenizer and sets the threads."""
+    def load(cls, tokenizer: Path, root: Path | str, device: str, variant: Variant) -> "PartMaker":
+        """For a process of its own: reads the tokenizer, ours or a released one, and sets the
+        threads."""
         torch.set_num_threads(THREADS)
+        if is_released(tokenizer):
+            return cls(ReleasedTokenizer.load(tokenizer, variant, device), root)
         return cls(Tokenizer.load(tokenizer, device), root)
 
     def __call__(self, job: Job) -> Iterator[Progress]:
         """Encode a part's recordings, the longest first, and report on the way."""
         rows: dict[str, Row] = {}
-        rejected: dict[str, str] = {}
-        batch: list[tuple[Utterance, Wave]] = []
-        for utterance, wave in _read(job.utterances, job.note.batch_seconds):
-            if isinstance(wave, str):
-                rejected[utterance.id] = wave
+        rejected: dict[str, Refused] = {}
+        batch: list[tuple[Utterance, Heard]] = []
+        for utterance, heard, took in _read(job.utterances, job.note.batch_seconds):
+            yield Progress(job.index, spent={"decode": took})
+            if isinstance(heard, Heard) and len(heard.wave) < self.shortest:
+                heard = Refused(
+                    "too_short",
+                    f"{len(heard.wave)} samples at 16 kHz; this tokenizer needs {self.shortest}, "
+                    "leave it out",
+                )
+            if isinstance(heard, Refused):
+                rejected[utterance.id] = heard
                 yield Progress(job.index, utterances=1, rejected=1)
                 continue
-            longest = max([len(wave), *(len(other) for _, other in batch)])
+            longest = max([len(heard.wave), *(len(other.wave) for _, other in batch)])
             if batch and longest * (len(batch) + 1) > job.note.batch_seconds * SAMPLE_RATE:
                 yield self._encode(job, batch, rows)
                 batch = []
-            batch.append((utterance, wave))
+            batch.append((utterance, heard))
         if batch:
             yield self._encode(job, batch, rows)
+        began = time.perf_counter()
         refusals = tuple(
-            {"id": u.id, "audio": audio_name(u.audio, self.root), "reason": rejected[u.id]}
-            for u in job.utterances
-            if u.id in rejected
+            self._refusal(u, rejected[u.id]) for u in job.utterances if u.id in rejected
         )
         ordered = [rows[u.id] for u in job.utterances if u.id in rows]
         content = part_bytes(ordered, replace(job.note, rejected=refusals))
-        yield Progress(job.index, content=content)
+        yield Progress(job.index, content=content, spent={"pack": time.perf_counter() - began})
+
+    def _refusal(self, utterance: Utterance, refused: Refused) -> dict[str, Any]:
+        """A line of rejected.jsonl; a stretch says where it lies, in seconds for people."""
+        sound = Sound.of(utterance.audio)
+        said: dict[str, Any] = {
+            "id": utterance.id,
+            "audio": audio_name(sound, self.root),
+            **asdict(refused),
+        }
+        if sound.row is not None:
+            said["row"] = sound.row
+        if not sound.whole:
+            said["start"] = sound.start / SAMPLE_RATE
+            said["stop"] = None if sound.stop is None else sound.stop / SAMPLE_RATE
+        return said
 
     def _encode(
-        self, job: Job, batch: Sequence[tuple[Utterance, Wave]], rows: dict[str, Row]
+        self, job: Job, batch: Sequence[tuple[Utterance, Heard]], rows: dict[str, Row]
     ) -> Progress:
-        waves = [wave for _, wave in batch]
+        began = time.perf_counter()
+        waves = [heard.wave for _, heard in batch]
         kinds = {Kind.HUBERT} if job.note.variant == "base" else None
         every = self.tokenizer.encoder.encode_batch(waves, kinds)
-        for (utterance, wave), tracks in zip(batch, every, strict=True):
+        for (utterance, heard), tracks in zip(batch, every, strict=True):
+            sound = Sound.of(utterance.audio)
             rows[utterance.id] = Row(
                 id=utterance.id,
-                audio=audio_name(utterance.audio, self.root),
-                seconds=len(wave) / SAMPLE_RATE,
+                audio=audio_name(sound, self.root),
+                seconds=len(heard.wave) / SAMPLE_RATE,
                 text=utterance.text,
                 words=utterance.words,
                 speaker=utterance.speaker,
                 language=utterance.language,
                 style=utterance.style,
                 tracks=tracks,
+                start=sound.start,
+                stop=sound.stop,
+                parquet_row=sound.row,
+                parquet_column=sound.column,
+                sha256=heard.sha256,
             )
         seconds = sum(len(wave) for wave in waves) / SAMPLE_RATE
-        return Progress(job.index, utterances=len(batch), seconds=seconds)
+        spent = {"encode": time.perf_counter() - began}
+        return Progress(job.index, utterances=len(batch), seconds=seconds, spent=spent)
 
 
-def audio_name(audio: Path, root: Path) -> str:
-    """A path to write down: relative where it lies inside the corpus, and always text."""
-    inside = audio.relative_to(root) if audio.is_relative_to(root) else audio
+def audio_name(audio: Path | Sound, root: Path | str) -> str:
+    """Where sound lies, to write down: a URL as it is, a path relative where it lies inside the
+    corpus; always text."""
+    uri = Sound.of(audio).uri
+    if is_url(uri) or is_url(str(root)):
+        return uri
+    path = Path(uri)
+    inside = path.relative_to(root) if path.is_relative_to(root) else path
     return os.fsencode(inside.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _read(utterances: Sequence[Utterance], ahead: float) -> Iterator[tuple[Utterance, Wave | str]]:
-    """Decode, the longest first, in a thread that is `ahead` seconds of audio ahead; a reason
-    stands in the place of a recording that cannot be used."""
-    waiting: deque[tuple[Utterance, Future[Wave | str]]] = deque()
+def _read(
+    utterances: Sequence[Utterance], ahead: float
+) -> Iterator[tuple[Utterance, Heard | Refused, float]]:
+    """Decode in a thread that is `ahead` seconds of audio ahead, and say how long it took; a
+    refusal stands in the place of a recording that cannot be used."""
+    waiting: deque[tuple[Utterance, Future[tuple[Heard | Refused, float]]]] = deque()
     lengths = {utterance.id: _length(utterance) for utterance in utterances}
     queued = 0.0
+
+    def turn(utterance: Utterance) -> tuple[str, float, str]:
+        """The longest first, but those in a Parquet file as they lie: it is read once through."""
+        sound = Sound.of(utterance.audio)
+        if sound.row is not None:
+            return sound.uri, float(sound.row), ""
+        return "", -lengths[utterance.id], utterance.id
+
     with ThreadPoolExecutor(1) as thread:
-        for utterance in sorted(utterances, key=lambda u: (-lengths[u.id], u.id)):
-            waiting.append((utterance, thread.submit(_wave, utterance)))
-            queued += lengths[utterance.id]
-            while waiting and queued > ahead:
-                done, wave = waiting.popleft()
-                queued -= lengths[done.id]
-                yield done, wave.result()
-        for done, wave in waiting:
-            yield done, wave.result()
+        try:
+            for utterance in sorted(utterances, key=turn):
+                waiting.append((utterance, thread.submit(_hear, utterance)))
+                queued += lengths[utterance.id] or UNKNOWN
+                while waiting and queued > ahead:
+                    done, heard = waiting.popleft()
+                    queued -= lengths[done.id] or UNKNOWN
+                    yield done, *heard.result()
+            for done, heard in waiting:
+                yield done, *heard.result()
+        finally:
+            thread.shutdown(cancel_futures=True)  # after an error nothing more is decoded
 
 
 def _length(utterance: Utterance) -> float:
     """The length in seconds, guessed from the size of the file where the corpus does not say."""
     if utterance.seconds is not None:
         return utterance.seconds
-    try:
-        return utterance.audio.stat().st_size / (2 * SAMPLE_RATE)
-    except (OSError, ValueError):
+    sound = Sound.of(utterance.audio)
+    if sound.row is not None or not sound.whole:
         return 0.0
+    return max(0, sound.size) / (2 * SAMPLE_RATE)
 
 
-def _wave(utterance: Utterance) -> Wave | str:
+def _hear(utterance: Utterance) -> tuple[Heard | Refused, float]:
+    began = time.perf_counter()
+    return _decoded(utterance), time.perf_counter() - began
+
+
+def _decoded(utterance: Utterance) -> Heard | Refused:
     try:
-        wave = read_audio(utterance.audio)
+        wave, sha256 = read_hashed(utterance.audio)
+    except ConnectionError:  # the next run may reach it
+        raise
+    except AudioError as error:
+        return Refused(error.code, str(error).removeprefix(f"{Sound.of(utterance.audio)}: "))
     except (ValueError, OSError) as error:
-        return str(error).removeprefix(f"{utterance.audio}: ")
+        return Refused("not_readable", " ".join(str(error).split()))
     if utterance.words and utterance.words[-1].stop > len(wave) + LATE:
         said, there = utterance.words[-1].stop / SAMPLE_RATE, len(wave) / SAMPLE_RATE
-        return f"the words end at {said:.2f} s but the recording at {there:.2f} s; align it again"
-    return wave
+        return Refused(
+            "words_beyond_end",
+            f"the words end at {said:.2f} s but the recording at {there:.2f} s; align it again",
+        )
+    return Heard(wave, sha256)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchTokenizer
-from spirit.speech.quantizer import KMeans
+from spirit.speech.pretrained import Pretrained
+from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.speech.style import StyleTokenizer, pool_features
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
 
@@ -53,15 +54,18 @@ def windows(wave: int, frames: int, rate: int) -> Iterator[Window]:
 
 
 def hear(
-    hubert: Hubert,
+    hubert: Hubert | Pretrained,
     waves: Sequence[Float[np.ndarray, " _"]],
     digest: Callable[[Float[Tensor, "frames channels"]], Digest],
+    *,
+    bf16: bool = False,
 ) -> list[list[Digest]]:
     """What `digest` makes of the features of every wave, window by window in order of time.
 
     Only the digests are kept, so that a recording of hours takes no more memory than one of 20 s.
+    With `bf16` the network's products are computed in bfloat16; features are float32 either way.
     """
-    hop = hubert.hop
+    hop, where = hubert.hop, next(hubert.parameters()).device.type
     cuts = [
         window
         for i, wave in enumerate(waves)
@@ -71,7 +75,9 @@ def hear(
     for batch in _batches(cuts, int(BATCH_SECONDS * SAMPLE_RATE / hop)):
         # A frame sees a little beyond its own samples: a piece ends where a next frame would.
         pieces = [waves[w.wave][w.start * hop : (w.stop + 1) * hop - 1] for w in batch]
-        for window, features in zip(batch, hubert.features(pieces), strict=True):
+        with torch.autocast(where, torch.bfloat16, enabled=bf16):
+            heard = hubert.features(pieces)
+        for window, features in zip(batch, heard, strict=True):
             kept = features[window.first - window.start : window.last - window.start]
             digests[window] = digest(kept)
     parts: list[list[Digest]] = [[] for _ in waves]
@@ -91,12 +97,19 @@ class SpeechEncoder:
 
     def __init__(
         self,
-        hubert: Hubert,
-        quantizer: KMeans,
+        hubert: Hubert | Pretrained,
+        quantizer: KMeans | CTCLinear,
         pitch: PitchTokenizer | None = None,
         style: StyleTokenizer | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
-        """All parts on one device. Raises ValueError if they do not fit together."""
+        """All parts on one device; `bf16` lets HuBERT compute in bfloat16. Raises ValueError if
+        they do not fit together."""
+        if isinstance(hubert, Pretrained) and not hubert.padded:
+            raise ValueError(
+                "this encoder counts frames by whole hops; read the network with padded=True"
+            )
         channels = quantizer.channels
         if channels != hubert.channels:
             raise ValueError(
@@ -114,6 +127,7 @@ class SpeechEncoder:
         self.quantizer = quantizer
         self.pitch = pitch
         self.style = style
+        self.bf16 = bf16
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -140,16 +154,18 @@ class SpeechEncoder:
         if missing := wanted - set(self.counts):
             names = ", ".join(kind.key for kind in sorted(missing))
             raise ValueError(f"this tokenizer makes no units of the kind {names}")
-        heard = [_checked(wave) for wave in waves]
+        heard = [checked(wave) for wave in waves]
         pool = self.style is not None and Kind.STYLE in wanted
+        rate = SAMPLE_RATE // self.hubert.hop
         parts = hear(
             self.hubert,
             heard,
             # A window's part begins on a whole second, so seconds can be pooled window by window.
             lambda features: (
                 self.quantizer.units(features),
-                pool_features(features) if pool else features[:0],
+                pool_features(features, rate) if pool else features[:0],
             ),
+            bf16=self.bf16,
         )
         device = next(self.hubert.parameters()).device
         f0: list[np.ndarray] = []
@@ -184,7 +200,8 @@ def _batches(cuts: Sequence[Window], budget: int) -> Iterator[list[Window]]:
         yield batch
 
 
-def _checked(wave: Wave) -> Float[np.ndarray, " samples"]:
+def checked(wave: Wave) -> Float[np.ndarray, " samples"]:
+    """A wave as float32 on the CPU. Raises ValueError if a sample is not finite."""
     samples = np.asarray(wave.cpu() if isinstance(wave, Tensor) else wave, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise ValueError("the wave holds NaN or infinite samples; read it with `read_audio`")

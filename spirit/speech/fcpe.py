@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spirit.speech.f0 import HIGHEST, LOWEST, frame_count
@@ -52,6 +52,35 @@ class Fcpe:
         )
         heard: Tensor = (f0 * (1 - unvoiced))[0, : frame_count(len(wave)), 0]
         return heard
+
+    @torch.inference_mode()
+    def line(
+        self, wave: Float[Tensor, " samples"]
+    ) -> tuple[Float[Tensor, " frames"], Bool[Tensor, " frames"]]:
+        """F0 of one wave in Hz with the release's line through unvoiced frames, and where it is
+        voiced; all zeros where nothing is.
+
+        The line is drawn at FCPE's own 100 frames a second, before the nearest are taken, so that
+        the numbers are those of the release to the last bit.
+        """
+        from torchfcpe.torch_interp import batch_interp_with_replacement_detach
+
+        padded = torch.nn.functional.pad(wave, (0, max(0, SHORTEST - len(wave))))
+        f0 = self._model(
+            padded[None, :, None].to(self.device),
+            sr=SAMPLE_RATE,
+            decoder_mode="local_argmax",
+            threshold=0.05,
+        )[..., 0]
+        unvoiced = f0 < LOWEST
+        if bool(unvoiced.all()):
+            f0 = torch.zeros_like(f0)
+        else:
+            f0 = batch_interp_with_replacement_detach(unvoiced, f0).clamp(max=HIGHEST)
+        both = torch.nn.functional.interpolate(
+            torch.stack([f0, (~unvoiced).to(f0.dtype)], 1), size=frame_count(len(padded))
+        )[0, :, : frame_count(len(wave))]
+        return both[0], both[1] > 0
 
     def batch(self, waves: Sequence[Float[Tensor, " _"]]) -> list[Float[Tensor, " _"]]:
         """F0 of several waves, one by one: its convolutions would see a batch's padding."""

@@ -171,7 +171,7 @@ class Hubert(nn.Module):
             )
         if not 1 <= layer <= shape.num_hidden_layers:
             raise ValueError(f"HuBERT has layers 1 to {shape.num_hidden_layers}, not {layer}")
-        network = HubertModel(HubertConfig(**{**_described(shape), "num_hidden_layers": layer}))
+        network = HubertModel(HubertConfig(**{**described(shape), "num_hidden_layers": layer}))
         weights = self.network.state_dict()
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
         return Hubert(network).eval()
@@ -185,7 +185,7 @@ class Hubert(nn.Module):
         with commit.file(folder / WEIGHTS) as partial:
             save_file(weights, partial, metadata={"format": "pt"})
         commit.json_file(
-            folder / SHAPE, {"layer": self.layer, "network": _described(self.network.config)}
+            folder / SHAPE, {"layer": self.layer, "network": described(self.network.config)}
         )
 
     @classmethod
@@ -207,7 +207,7 @@ class Hubert(nn.Module):
         return hubert.eval()
 
 
-def _described(shape: HubertConfig) -> dict[str, Any]:
+def described(shape: Any) -> dict[str, Any]:
     """The settings of a network as JSON holds them."""
     settings: dict[str, Any] = shape.to_diff_dict()
     for volatile in ("transformers_version", "dtype", "architectures"):

@@ -14,6 +14,7 @@ from spirit.engine import main_process
 from spirit.speech.encoder import hear
 from spirit.speech.hubert import Hubert
 from spirit.speech.mfcc import mfcc
+from spirit.speech.pretrained import Pretrained
 from spirit.units import SAMPLE_RATE
 
 Wave = Int[np.ndarray, " _"]
@@ -23,9 +24,9 @@ TOGETHER = 64
 """Recordings from which batches of similar length are made."""
 
 
-def load_waves(utterances: Sequence[Utterance]) -> list[Wave]:
-    """Read recordings as 16-bit samples at 16 kHz."""
-    bar = tqdm(utterances, desc="reading", unit="file", disable=not main_process())
+def load_waves(utterances: Sequence[Utterance], told: str = "reading") -> list[Wave]:
+    """Read recordings as 16-bit samples at 16 kHz; a bar shows what is `told`, if anything is."""
+    bar = tqdm(utterances, desc=told, unit="file", disable=not (told and main_process()))
     return [np.rint(read_audio(u.audio).clip(-1, 1) * 32_767).astype(np.int16) for u in bar]
 
 
@@ -39,7 +40,7 @@ def draw(lengths: Sequence[int], seconds: float, seed: int) -> Int[np.ndarray, "
 class Listener:
     """The features of a HuBERT, or MFCC where there is none."""
 
-    def __init__(self, hubert: Hubert | None, hop: int, *, bf16: bool = False) -> None:
+    def __init__(self, hubert: Hubert | Pretrained | None, hop: int, *, bf16: bool = False) -> None:
         """`hop` is that of the MFCC; `bf16` computes HuBERT's products in bfloat16."""
         self.hubert, self.hop, self.bf16 = hubert, hop, bf16
 
@@ -54,16 +55,16 @@ class Listener:
                     wave.astype(np.float32) / np.float32(32_768)
                     for wave in waves[first : first + TOGETHER]
                 ]
-                digests += self._listen(some, digest)
+                digests += self.listen(some, digest)
                 bar.update(len(some))
         return digests
 
-    def _listen(self, waves: Sequence[Float[np.ndarray, " _"]], digest: Digest) -> list[np.ndarray]:
+    def listen(self, waves: Sequence[Float[np.ndarray, " _"]], digest: Digest) -> list[np.ndarray]:
+        """The same for a few recordings, without a word."""
         if self.hubert is None:
             return [digest(torch.from_numpy(mfcc(wave, self.hop))) for wave in waves]
-        where = next(self.hubert.parameters()).device.type
-        with torch.autocast(where, torch.bfloat16, enabled=self.bf16):
-            return [np.concatenate(parts) for parts in hear(self.hubert, waves, digest)]
+        heard = hear(self.hubert, waves, digest, bf16=self.bf16)
+        return [np.concatenate(parts) for parts in heard]
 
 
 def features(rows: Float[Tensor, "frames channels"]) -> Float[np.ndarray, "frames channels"]:

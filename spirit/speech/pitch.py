@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spirit.speech import part
 from spirit.speech.f0 import HOP, Autocorrelation, F0Extractor
+from spirit.speech.f0_others import OneByOne
 from spirit.speech.fcpe import Fcpe
 from spirit.speech.vq import PitchVQ
 from spirit.units import SAMPLE_RATE
@@ -31,8 +32,9 @@ class PitchFormat:
     network."""
 
     format: Literal[1] = 1
-    extractor: Literal["autocorrelation", "fcpe"] = "autocorrelation"
-    """Who hears F0: our own autocorrelation, or FCPE as in the release."""
+    extractor: Literal["autocorrelation", "fcpe", "pyin", "harvest", "praat"] = "autocorrelation"
+    """Who hears F0: our own autocorrelation, FCPE as in the release, or pYIN by librosa, Harvest by
+    pyworld, Praat's autocorrelation (each one wave at a time on the CPU)."""
     scale: Literal["log", "hz"] = "log"
     """Contours are natural logarithms of F0, or F0 in Hz as in the release."""
     centered: bool = True
@@ -68,11 +70,11 @@ class PitchFormat:
 
     def hear(self, device: torch.device | str) -> F0Extractor:
         """The F0 extractor that is named here."""
-        kinds: dict[str, type[Autocorrelation] | type[Fcpe]] = {
-            "autocorrelation": Autocorrelation,
-            "fcpe": Fcpe,
-        }
-        return kinds[self.extractor](device=device)
+        if self.extractor == "autocorrelation":
+            return Autocorrelation(device=device)
+        if self.extractor == "fcpe":
+            return Fcpe(device=device)
+        return OneByOne(self.extractor, device=device)
 
     def network(self) -> PitchVQ:
         """A network of this size, untrained."""

@@ -1,12 +1,14 @@
-"""Features to units: k-means, fitted by faiss, applied with plain torch."""
+"""Features to units: k-means, fitted by faiss, applied with plain torch; or a small classifier."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from spirit import commit
 
@@ -95,3 +97,54 @@ class KMeans:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path} is not a quantizer ({reason}); fit it again") from None
+
+
+class CTCLinear(nn.Module):
+    """Three linear layers trained with CTC: the unit of a frame is the likeliest class, and a frame
+    of the blank, the last class, repeats the unit to its left (Spirit LM, Nguyen et al. 2025)."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """`sizes`: channels of the input, of the layers between, and the classes with the blank."""
+        super().__init__()
+        steps: list[nn.Module] = []
+        for wide, narrow in pairwise(sizes):
+            steps += [nn.Linear(wide, narrow), nn.LeakyReLU()]
+        self.layers = nn.Sequential(*steps[:-1])
+        self.channels, self.classes = sizes[0], sizes[-1]
+
+    def __len__(self) -> int:
+        """The classes, the blank among them: sound of blanks alone keeps it."""
+        return self.classes
+
+    def forward(
+        self, features: Float[Tensor, "frames channels"]
+    ) -> Float[Tensor, "frames classes"]:
+        """The score of every class."""
+        scores: Tensor = self.layers(features)
+        return scores
+
+    def save(self, path: Path) -> None:
+        """Write the layers as safetensors."""
+        weights = {name: rows.cpu().contiguous() for name, rows in self.layers.state_dict().items()}
+        with commit.file(path) as partial:
+            save_file(weights, partial)
+
+    @torch.inference_mode()
+    def units(self, features: Float[Tensor, "frames channels"]) -> Int[np.ndarray, " frames"]:
+        """The unit of each frame; features are of one stretch, whose blanks are filled together."""
+        likeliest: np.ndarray = self(features.float()).argmax(1).cpu().numpy()
+        return fill_blanks(likeliest.astype(np.int32), self.classes - 1)
+
+
+def fill_blanks(units: Int[np.ndarray, " frames"], blank: int) -> Int[np.ndarray, " frames"]:
+    """Give every blank the nearest other unit to its left.
+
+    The row is a ring, as in the release: blanks at its beginning take its last unit. A row of
+    blanks stays as it is.
+    """
+    heard = np.flatnonzero(units != blank)
+    if not len(heard):
+        return units
+    # Number -1, for frames before the first that is heard, is the last one.
+    filled: np.ndarray = units[heard[np.cumsum(units != blank) - 1]]
+    return filled

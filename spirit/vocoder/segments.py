@@ -83,7 +83,7 @@ def read_clips(
     waves, tracks = [], []
     for row in rows:
         held = hold(row.tracks)
-        wave = read_audio(audio / row.audio)[: len(held) * frame]
+        wave = read_audio(row.sound(audio))[: len(held) * frame]
         wave = np.pad(wave, (0, len(held) * frame - len(wave)))
         waves.append((wave.clip(-1, 1) * PEAK).astype(np.int16))
         tracks.append(row.tracks)

@@ -1,0 +1,1 @@
+"""The names of other releases, on top of ours."""
