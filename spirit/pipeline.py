@@ -24,6 +24,8 @@ BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
 TRIES: dict[Task, int] = {"speak": 4}
 """Answers that are drawn for a task; given is the one in which the model best hears its prompt."""
+LEAST: dict[Task, int] = {"continue": 4, "speak": 1}
+"""Tokens that an answer has before it may end: who was asked says something."""
 ANSWERS: dict[Task, Want] = {"transcribe": "text", "speak": "speech"}
 ALPHABET = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
 WORDY = (16, 2)
@@ -188,7 +190,7 @@ class Spirit:
                 ids,
                 allowed,
                 max_new=max_tokens,
-                min_new=int(want == "speech"),  # no speech is no answer
+                min_new=LEAST.get(task, 0),
                 eos=vocab.eos,
                 stop=self._clock(max_seconds, speaker, style),
                 temperature=heat,
