@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from spirit.audio import write_audio
 from spirit.config import load
 from spirit.data.corpus import read_corpus
 from spirit.engine import TrainingConfig
@@ -22,6 +21,7 @@ from spirit.speech.hubert import Hubert
 from spirit.speech.mfcc import mfcc
 from spirit.speech.purity import information, joint_counts, phone_labels
 from spirit.speech.quantizer import KMeans
+from tests.noises import make_noises
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "tiny"
 SHAPE = HubertShape(
@@ -33,29 +33,18 @@ SHAPE = HubertShape(
     position_kernel=8,
     position_groups=4,
 )
-PHONES = {"aa": 700.0, "iy": 2_300.0, "uw": 350.0, "s": 6_000.0}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """Twelve recordings of "phones" that are noise around four frequencies, by two "speakers"."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(12):
-        phones, wave, start = [], [], 0
-        for _ in range(8):
-            name = str(rng.choice(list(PHONES)))
-            samples = int(rng.integers(1_600, 4_000))
-            turn = np.cumsum(rng.normal(PHONES[name], 200.0, samples)) * 2 * np.pi / 16_000
-            wave.append(np.sin(turn) * 0.1 * (1 + number % 2))
-            phones.append([name, start, start + samples])
-            start += samples
-        write_audio(folder / f"{number}.wav", np.concatenate(wave).astype(np.float32))
-        entry = {"audio": f"{number}.wav", "phones": phones, "speaker": f"voice {number % 2}"}
-        lines.append(json.dumps(entry))
-    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
-    return folder / "train.jsonl"
+    return make_noises(
+        tmp_path_factory.mktemp("corpus"),
+        12,
+        8,
+        gain=lambda number: 0.1 * (1 + number % 2),
+        about=lambda number: {"speaker": f"voice {number % 2}"},
+    )
 
 
 def recipe(corpus: Path, out: Path, steps: int = 6, **changes) -> HubertFitConfig:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from spirit.audio import write_audio
 from spirit.cli import main
 from spirit.config import load
 from spirit.engine import TrainingConfig
@@ -33,29 +32,13 @@ from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.speech.robustness import edits, unit_edit_distance
 from spirit.tokenizer import Tokenizer
 from spirit.units import Kind
-
-PHONES = {"aa": 700.0, "iy": 2_300.0, "uw": 350.0, "s": 6_000.0}
+from tests.noises import make_noises
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """Recordings of "phones" that are noise around four frequencies."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(60):
-        phones, wave, start = [], [], 0
-        for _ in range(12):
-            name = str(rng.choice(list(PHONES)))
-            samples = int(rng.integers(1_600, 4_000))
-            turn = np.cumsum(rng.normal(PHONES[name], 200.0, samples)) * 2 * np.pi / 16_000
-            wave.append(np.sin(turn) * 0.1)
-            phones.append([name, start, start + samples])
-            start += samples
-        write_audio(folder / f"{number}.wav", np.concatenate(wave).astype(np.float32))
-        lines.append(json.dumps({"audio": f"{number}.wav", "phones": phones}))
-    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
-    return folder / "train.jsonl"
+    return make_noises(tmp_path_factory.mktemp("corpus"), 60, 12)
 
 
 @pytest.fixture(scope="module")

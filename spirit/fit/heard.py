@@ -11,7 +11,7 @@ from torch import Tensor
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.speech.discriminant import phone_states
 from spirit.speech.distort import WAYS
-from spirit.speech.listen import Listener, Wave, load_waves
+from spirit.speech.listen import Listener, Wave, from_16_bit, load_waves, to_16_bit
 from spirit.speech.purity import bitrate, information, joint_counts, phone_labels, purity
 from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.speech.robustness import unit_edit_distance
@@ -119,8 +119,7 @@ def edit_distances(
         worse = []
         for number, wave in enumerate(waves):
             rng = np.random.default_rng((number, place))
-            sound = way(wave.astype(np.float32) / np.float32(32_768), rng)
-            worse.append(np.rint(sound.clip(-1, 1) * 32_767).astype(np.int16))
+            worse.append(to_16_bit(way(from_16_bit(wave), rng)))
         heard = listener(worse, units)
         for index, figures in enumerate(distances):
             figures[f"ued_{name}"] = unit_edit_distance(

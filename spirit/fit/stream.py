@@ -16,7 +16,7 @@ from spirit.data.corpus import Utterance
 from spirit.engine import main_process
 from spirit.sound import CLOCK, Sound
 from spirit.speech.discriminant import STATES, Scatter
-from spirit.speech.listen import Listener, features, load_waves
+from spirit.speech.listen import Listener, features, from_16_bit, load_waves
 from spirit.speech.passes import refine
 from spirit.speech.purity import phone_labels
 from spirit.speech.quantizer import KMeans
@@ -71,7 +71,7 @@ class Stream:
         )  # fmt: skip
         with bar:
             for block in self.blocks[first:]:
-                waves = [w.astype(np.float32) / np.float32(32_768) for w in load_waves(block, "")]
+                waves = [from_16_bit(wave) for wave in load_waves(block, "")]
                 rows = self.listener.listen(waves, features)
                 states = [
                     phone_labels(utterance.phones, names, len(row), hop, states=STATES)

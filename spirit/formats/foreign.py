@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from spirit import commit
 from spirit.formats.checkpoints import PLAIN, SEPARATOR, read_pickle, read_safetensors, reason
+from spirit.formats.quantizers import read_array
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 """What counts as a pickle in a folder."""
@@ -101,10 +101,7 @@ def _write_index(path: Path, target: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """What a file holds, as nested dictionaries of tensors and plain values."""
     if path.suffix == ".npy":
-        try:
-            return {"centroids": torch.from_numpy(np.load(path, allow_pickle=False))}
-        except (ValueError, OSError, EOFError, TypeError) as error:
-            raise ValueError(f"{path} is no table of numbers ({reason(error)})") from None
+        return {"centroids": read_array(path)}
     if path.suffix == ".safetensors":
         return dict(read_safetensors(path))
     content: dict[str, Any] = _plain(_foreign(path))

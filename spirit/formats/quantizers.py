@@ -24,7 +24,7 @@ def read_quantizer(path: Path) -> KMeans | CTCLinear:
     """
     path = Path(path)
     if path.suffix == ".npy":
-        return _kmeans(_array(path), path)
+        return _kmeans(read_array(path), path)
     content: Mapping[str, Any] = read_stored(path)
     weights = content.get("model_weight", content)
     if "0.weight" in weights:
@@ -38,7 +38,8 @@ def read_quantizer(path: Path) -> KMeans | CTCLinear:
     )
 
 
-def _array(path: Path) -> Tensor:
+def read_array(path: Path) -> Tensor:
+    """The numbers of an `.npy` file. Raises ValueError if it is missing or holds something else."""
     if not path.is_file():
         raise ValueError(f"{path}: no such quantizer; check the path")
     try:

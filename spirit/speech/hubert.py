@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,22 +171,14 @@ class Hubert(nn.Module):
             )
         if not 1 <= layer <= shape.num_hidden_layers:
             raise ValueError(f"HuBERT has layers 1 to {shape.num_hidden_layers}, not {layer}")
-        network = HubertModel(HubertConfig(**{**described(shape), "num_hidden_layers": layer}))
+        network = HubertModel(HubertConfig(**{**_described(shape), "num_hidden_layers": layer}))
         weights = self.network.state_dict()
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
         return Hubert(network).eval()
 
     def save(self, folder: Path) -> None:
         """Write `hubert.safetensors` and then `hubert.json` into `folder`."""
-        weights = {
-            name: value.detach().cpu().contiguous()
-            for name, value in self.network.state_dict().items()
-        }
-        with commit.file(folder / WEIGHTS) as partial:
-            save_file(weights, partial, metadata={"format": "pt"})
-        commit.json_file(
-            folder / SHAPE, {"layer": self.layer, "network": described(self.network.config)}
-        )
+        save_network(folder, self.network, {"layer": self.layer})
 
     @classmethod
     def load(cls, folder: Path) -> "Hubert":
@@ -207,7 +199,18 @@ class Hubert(nn.Module):
         return hubert.eval()
 
 
-def described(shape: Any) -> dict[str, Any]:
+def save_network(folder: Path, network: nn.Module, about: Mapping[str, Any]) -> None:
+    """Write a network of transformers as `hubert.safetensors` and then `hubert.json`, which says
+    what is told `about` it and has its settings."""
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    with commit.file(folder / WEIGHTS) as partial:
+        save_file(weights, partial, metadata={"format": "pt"})
+    commit.json_file(folder / SHAPE, {**about, "network": _described(network.config)})
+
+
+def _described(shape: Any) -> dict[str, Any]:
     """The settings of a network as JSON holds them."""
     settings: dict[str, Any] = shape.to_diff_dict()
     for volatile in ("transformers_version", "dtype", "architectures"):

@@ -27,7 +27,19 @@ TOGETHER = 64
 def load_waves(utterances: Sequence[Utterance], told: str = "reading") -> list[Wave]:
     """Read recordings as 16-bit samples at 16 kHz; a bar shows what is `told`, if anything is."""
     bar = tqdm(utterances, desc=told, unit="file", disable=not (told and main_process()))
-    return [np.rint(read_audio(u.audio).clip(-1, 1) * 32_767).astype(np.int16) for u in bar]
+    return [to_16_bit(read_audio(u.audio)) for u in bar]
+
+
+def to_16_bit(sound: Float[np.ndarray, " samples"]) -> Wave:
+    """Samples between -1 and 1 as a corpus is held; what is louder is clipped."""
+    wave: Wave = np.rint(sound.clip(-1, 1) * 32_767).astype(np.int16)
+    return wave
+
+
+def from_16_bit(wave: Wave) -> Float[np.ndarray, " samples"]:
+    """Samples between -1 and 1, as a network hears them."""
+    sound: np.ndarray = wave.astype(np.float32) / np.float32(32_768)
+    return sound
 
 
 def draw(lengths: Sequence[int], seconds: float, seed: int) -> Int[np.ndarray, " drawn"]:
@@ -51,10 +63,7 @@ class Listener:
             total=len(waves), desc="listening", unit="file", disable=not main_process()
         ) as bar:
             for first in range(0, len(waves), TOGETHER):
-                some = [
-                    wave.astype(np.float32) / np.float32(32_768)
-                    for wave in waves[first : first + TOGETHER]
-                ]
+                some = [from_16_bit(wave) for wave in waves[first : first + TOGETHER]]
                 digests += self.listen(some, digest)
                 bar.update(len(some))
         return digests

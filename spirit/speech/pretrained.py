@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import (
@@ -23,8 +23,7 @@ from transformers import (
     WavLMModel,
 )
 
-from spirit import commit
-from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert, described
+from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert, save_network
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "hubert": (HubertConfig, HubertModel),
@@ -89,21 +88,14 @@ class Pretrained(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `hubert.safetensors` and then `hubert.json` into `folder`, as `Hubert` does."""
-        weights = {
-            name: value.detach().cpu().contiguous()
-            for name, value in self.network.state_dict().items()
-        }
-        with commit.file(folder / WEIGHTS) as partial:
-            save_file(weights, partial, metadata={"format": "pt"})
         about = {
             "family": self.network.config.model_type,
             "layer": self.layer,
             "whole": self.whole,
             "normalize": self.normalize,
             "padded": self.padded,
-            "network": described(self.network.config),
         }
-        commit.json_file(folder / SHAPE, about)
+        save_network(folder, self.network, about)
 
     @classmethod
     def load(cls, folder: Path) -> "Pretrained":

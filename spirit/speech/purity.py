@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
+from spirit.speech.robustness import without_repeats
 from spirit.units import Word
 
 UNKNOWN = -1
@@ -58,7 +59,7 @@ def purity(table: Float[np.ndarray, "units labels"]) -> float:
 
 def bitrate(units: Sequence[Int[np.ndarray, " _"]], seconds: float) -> float:
     """Bits per second of units without repetitions, each drawn by its frequency (ZeroSpeech)."""
-    kept = np.concatenate([row[np.concatenate([[True], np.diff(row) != 0])] for row in units])
+    kept = np.concatenate([without_repeats(row) for row in units])
     share = np.bincount(kept) / len(kept)
     entropy = -float((share * _log(share)).sum()) / np.log(2)
     return float(entropy * len(kept) / seconds)
