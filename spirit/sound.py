@@ -6,8 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-CLOCK = 16_000
-"""Samples a second by which stretches are told, whatever the rate of the file."""
+from spirit.units import SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Sound:
         place = self.uri if self.row is None else f"{self.uri} row {self.row}"
         if self.whole:
             return place
-        end = "its end" if self.stop is None else f"{self.stop / CLOCK:g} s"
-        return f"{place} from {self.start / CLOCK:g} s to {end}"
+        end = "its end" if self.stop is None else f"{self.stop / SAMPLE_RATE:g} s"
+        return f"{place} from {self.start / SAMPLE_RATE:g} s to {end}"
 
 
 def is_url(uri: str) -> bool:

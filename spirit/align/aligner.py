@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from spirit.audio import LATE
 from spirit.units import SAMPLE_RATE, Word
 
 Wave = Float[np.ndarray, " _"]
@@ -23,8 +24,6 @@ Reason = Literal[
     "other words",  # the times are of other words than the text
     "score",  # a word below the gate
 ]
-LATE = SAMPLE_RATE // 10
-"""Samples that word times may lie beyond the end of a recording, and are cut: aligners round."""
 
 
 class Unaligned(ValueError):

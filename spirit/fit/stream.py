@@ -14,12 +14,13 @@ from tqdm import tqdm
 from spirit.audio import describe_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import main_process
-from spirit.sound import CLOCK, Sound
+from spirit.sound import Sound
 from spirit.speech.discriminant import STATES, Scatter
 from spirit.speech.listen import Listener, features, from_16_bit, load_waves
 from spirit.speech.passes import refine
 from spirit.speech.purity import phone_labels
 from spirit.speech.quantizer import KMeans
+from spirit.units import SAMPLE_RATE
 
 BLOCK_SECONDS = 320.0
 """Speech of a block, unless a single recording is longer: 25 MB of features at 25 Hz."""
@@ -27,8 +28,10 @@ BLOCK_SECONDS = 320.0
 
 def _seconds(sound: Sound) -> float:
     """How long a recording is, by its header."""
-    stop = float(describe_audio(sound)["seconds"]) if sound.stop is None else sound.stop / CLOCK
-    return stop - sound.start / CLOCK
+    start = sound.start / SAMPLE_RATE
+    if sound.stop is not None:
+        return sound.stop / SAMPLE_RATE - start
+    return float(describe_audio(sound)["seconds"]) - start
 
 
 @dataclass(frozen=True)
