@@ -48,7 +48,7 @@ def apply(wave: Float[np.ndarray, " samples"], change: Change) -> Float[np.ndarr
     if change.band:
         changed = _band(changed, change.band)
     if change.noise:
-        noise = _noise(len(changed), change.noise, np.random.default_rng(change.seed))
+        noise = draw_noise(len(changed), change.noise, np.random.default_rng(change.seed))
         power, level = np.mean(changed**2), np.mean(noise**2)
         changed = changed + noise * np.sqrt(power / (level * 10 ** (change.snr / 10)))
     changed = changed * change.gain
@@ -67,8 +67,8 @@ def _band(
     return passed.astype(np.float32)
 
 
-def _noise(samples: int, kind: str, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
-    """Noise of some kind at no particular level."""
+def draw_noise(samples: int, kind: str, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
+    """White or pink noise or the hum of mains (`hum`), at no particular level."""
     if kind == "hum":
         times = np.arange(samples) / RATE
         mains = rng.choice((50.0, 60.0))

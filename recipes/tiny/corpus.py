@@ -1,4 +1,4 @@
-"""Make the recipe's corpus: its language in four synthetic voices, and prompts of a human voice.
+"""Make the corpus: the language of the recipe in four voices, prompts of a human one, silence.
 
     python recipes/tiny/corpus.py --out build/corpus --sentences 6000 --heldout 320
 
@@ -37,6 +37,9 @@ RATE = 16_000
 BLOCK = 50
 """Recordings that are made, and remembered as made, together."""
 
+OTHERS = ("allison", "nobody")
+"""Whose recordings are not synthesized: the human voice's, and those in which nobody speaks."""
+
 Line = dict[str, Any]
 Span = tuple[str, int, int]
 
@@ -51,6 +54,8 @@ class CorpusConfig:
     """Held-out sentences in the synthetic voices, spread evenly over them."""
     prompts: int = 1000
     """Recordings of the human voice, at most; one of ten is held out."""
+    quiet: int = 60
+    """Training recordings in which nobody speaks: silence, noise and hum."""
     augment: float = 0.15
     """Share of the synthetic training recordings that get a changed copy."""
     texts: int = 40_000
@@ -124,7 +129,20 @@ def make_human(prompt: prompts.Prompt, out: Path, aligner: prompts.Aligner) -> L
     """One recording of the human voice; without words where its alignment is in doubt."""
     wave = prompts.read_wave(prompt)
     words = aligner.align(wave, prompt.text) or []
-    return save(out, prompt.id, wave, prompt.text, words, "allison", "neutral")
+    return save(out, prompt.id, wave, prompt.text, words, OTHERS[0], "neutral")
+
+
+def make_quiet(config: CorpusConfig, index: int, out: Path) -> Line:
+    """A recording without words: silence to the last bit, or noise from faint to loud."""
+    rng = random.Random(f"{config.seed} quiet {index}")
+    samples = round(rng.uniform(0.3, 4.0) * RATE)
+    kind = rng.choice(("silence", "white", "pink", "hum"))
+    wave = np.zeros(samples)
+    if kind != "silence":
+        wave = augment.draw_noise(samples, kind, np.random.default_rng(rng.randrange(2**32)))
+        wave *= 10 ** (rng.uniform(-70, -20) / 20) / np.sqrt(np.mean(wave**2))
+    line = save(out, f"quiet-{index:06d}", wave.clip(-1, 1), "", [], OTHERS[1], "")
+    return line | {"language": "zxx"}  # ISO 639-2: no linguistic content
 
 
 def save(
@@ -157,6 +175,7 @@ def blocks(config: CorpusConfig) -> Iterator[tuple[str, int, int]]:
     """The blocks of the corpus: (kind, start, stop)."""
     human = len(prompts.read_prompts()[: config.prompts]) if config.prompts else 0
     totals = {"heldout": config.heldout, "train": config.sentences, "human": human}
+    totals["quiet"] = config.quiet
     for kind, total in totals.items():
         for start in range(0, total, BLOCK):
             yield kind, start, min(start + BLOCK, total)
@@ -181,6 +200,8 @@ def make_block(
         aligner = prompts.Aligner()
         for prompt in prompts.read_prompts()[start:stop]:
             lines["heldout" if prompt.heldout else "train"].append(make_human(prompt, out, aligner))
+    elif kind == "quiet":
+        lines["train"] += [make_quiet(config, index, out) for index in range(start, stop)]
     else:
         for index in range(start, stop):
             lines[kind] += make(plan(config, kind, index), out, scratch, alone)
@@ -234,14 +255,15 @@ def report(config: CorpusConfig, out: Path) -> str:
     rows = []
     for split, asked in (("train", config.sentences), ("heldout", config.heldout)):
         lines = [json.loads(item) for item in (out / f"{split}.jsonl").read_text().splitlines()]
-        human = sum(line["speaker"] == "allison" for line in lines)
+        human, quiet = (sum(line["speaker"] == who for line in lines) for who in OTHERS)
         copies = sum("augmented" in line for line in lines)
         words = Counter(word for line in lines for word in line["text"].split())
         rows.append(
             f"{split}: {sum(line['seconds'] for line in lines) / 3600:.2f} h, "
-            f"{len(lines) - human - copies} sentences, {copies} changed copies, "
-            f"{human} human recordings, {words.total()} words ({len(words)} different), "
-            f"{asked - len(lines) + human + copies} dropped"
+            f"{len(lines) - human - quiet - copies} sentences, {copies} changed copies, "
+            f"{human} human recordings, {quiet} without words, "
+            f"{words.total()} words ({len(words)} different), "
+            f"{asked - len(lines) + human + quiet + copies} dropped"
         )
     return "\n".join(rows)
 
