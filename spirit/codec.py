@@ -1,15 +1,16 @@
 """The only door between documents and token ids."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from spirit import commit
-from spirit.units import Units
+from spirit.units import Kind, Units
 from spirit.vocab import Vocab, Want
 
 Segment = str | Units
@@ -140,14 +141,77 @@ class SentencePieceText:
 def byte_tokenizer(path: Path) -> None:
     """Write a `tokenizer.json` with one id per byte of UTF-8, then `<s>`, `</s>`, `<pad>`: any
     text, no training."""
+    _write_bpe(path, _alphabet(), [])
+
+
+def word_tokenizer(path: Path, texts: Iterable[str], size: int) -> None:
+    """Write a `tokenizer.json` of `size` ids: the bytes of UTF-8, so that any text can be written,
+    the pieces of words that are most frequent in `texts` (Sennrich et al. 2016, arXiv 1508.07909),
+    `<s>`, `</s>` and `<pad>`.
+
+    No piece reaches over a space, and a word is written alike wherever it stands, also at the
+    beginning of a text. Raises ValueError if `size` leaves no room for the bytes or `texts` have
+    not as many pieces.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    alphabet = _alphabet()
+    if size < len(alphabet) + len(_ENDS):
+        least = len(alphabet) + len(_ENDS)
+        raise ValueError(f"a text tokenizer has at least {least} ids, not {size}")
+    tokenizer = Tokenizer(models.BPE())
+    _split_words(tokenizer)
+    pieces = size - len(_ENDS)
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, show_progress=False),
+    )
+    model = json.loads(tokenizer.to_str())["model"]
+    if len(model["vocab"]) < pieces:
+        most = len(model["vocab"]) + len(_ENDS)
+        raise ValueError(f"these texts have pieces for {most} ids, not for {size}; ask for fewer")
+    names = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    _write_bpe(path, names, [(left, right) for left, right in model["merges"]], words=True)
+
+
+_ENDS = ("<s>", "</s>", "<pad>")
+
+
+def _alphabet() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _split_words(tokenizer: Any) -> None:
+    """Words with the space before them are the largest pieces; a text begins with a space too."""
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?[^ ]+| +"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+
+
+def _write_bpe(
+    path: Path, names: Sequence[str], merges: list[tuple[str, str]], *, words: bool = False
+) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # Beginning and end are tokens of the model only, not "added" ones: no text can spell them.
-    vocabulary = {name: i for i, name in enumerate([*alphabet, "<s>", "</s>", "<pad>"])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    vocabulary = {name: i for i, name in enumerate([*names, *_ENDS])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    if words:
+        _split_words(tokenizer)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.decoder = decoders.ByteLevel()
     commit.text(path, tokenizer.to_str(pretty=True))
 
 
@@ -169,11 +233,14 @@ class Codec:
         """Ids: BOS, each segment after its marker, EOS if the document is closed.
 
         In a task document the answer (last segment) follows [ASR] or [TTS] instead of [Text] or
-        [Speech]. Raises ValueError for units without an id, or a task document of another shape.
+        [Speech], and of speech to transcribe the ids are those of `words`. Raises ValueError for
+        units without an id, or a task document of another shape.
         """
-        ids = self._open(document.segments if document.task is None else document.segments[:-1])
-        if document.task is not None:
+        if document.task is None:
+            ids = self._open(document.segments)
+        else:
             _check_task(document.segments, document.task)
+            ids = self._open(self._question(document.segments[:-1], document.task))
             ids.append(np.array([self.task_marker(document.task)]))
             ids.append(self._segment(document.segments[-1]))
         if document.closed:
@@ -187,7 +254,7 @@ class Codec:
 
         Raises ValueError if a task is asked of the wrong kind of prompt.
         """
-        ids = self._open(segments)
+        ids = self._open(self._question(segments, task))
         spoken = bool(segments) and isinstance(segments[-1], Units)
         written = bool(segments) and not spoken
         if task != "continue":
@@ -230,6 +297,22 @@ class Codec:
             ids.append(self._segment(segment))
             before = type(segment)
         return ids
+
+    def words(self, units: Units) -> Bool[np.ndarray, " units"]:
+        """Which units of speech are read when it is transcribed: those of HuBERT.
+
+        What was said does not hang on pitch or style, and the question is a third shorter without.
+        A vocabulary without the marker [ASR] knows no such questions and reads them all.
+        """
+        if "asr" not in self.vocab.markers:
+            return np.ones(len(units), dtype=bool)
+        hubert: np.ndarray = units.kind == Kind.HUBERT
+        return hubert
+
+    def _question(self, segments: Sequence[Segment], task: Task) -> list[Segment]:
+        if task != "transcribe":
+            return list(segments)
+        return [s if isinstance(s, str) else s[self.words(s)] for s in segments]
 
     def _segment(self, segment: Segment) -> Int[np.ndarray, " tokens"]:
         if isinstance(segment, str):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -131,6 +131,7 @@ def assemble(
     out: Path,
     name: str,
     layer: int = 0,
+    text: Callable[[Path], None] = byte_tokenizer,
     license: str = "",
     check: Sequence[Float[np.ndarray, " _"]] = (),
 ) -> float:
@@ -138,7 +139,8 @@ def assemble(
 
     `hubert` is what `find_encoder` reads, `units` what `read_quantizer` reads, or a folder of
     `fit units`, `pitch` and `style` are folders; the layers of HuBERT above `layer` (0: the one its
-    folder names) are left out. Weights of HuBERT are rounded to half
+    folder names) are left out. `text` writes the text tokenizer, a `tokenizer.json` with `<s>` and
+    `</s>`. Weights of HuBERT are rounded to half
     precision where that leaves the units of the recordings in `check` as they are, which halves the
     folder; without recordings they are not. Returns the share of units that rounding left alone.
     Raises ValueError if a part is missing or does not fit the others.
@@ -156,7 +158,7 @@ def assemble(
             pitch_part.save(partial)
         if style_part is not None:
             style_part.save(partial)
-        byte_tokenizer(partial / "text.json")
+        text(partial / "text.json")
         files = {path.name: commit.sha256(path) for path in sorted(partial.iterdir())}
         vocab = _vocabulary(partial / "text.json", encoder.counts)
         vocab.save(partial / "vocab.json")

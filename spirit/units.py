@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import ceil, floor, lcm
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 SAMPLE_RATE = 16_000
 
@@ -116,7 +116,7 @@ class Units:
             np.concatenate([self.kind, other.kind]), np.concatenate([self.unit, other.unit])
         )
 
-    def __getitem__(self, span: slice) -> "Units":
+    def __getitem__(self, span: slice | Bool[np.ndarray, " units"]) -> "Units":
         return Units(self.kind[span], self.unit[span])
 
     def __str__(self) -> str:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from spirit.codec import Codec, Document, HFText, SentencePieceText, TextTokenizer, byte_tokenizer
+from spirit.codec import (
+    Codec,
+    Document,
+    HFText,
+    SentencePieceText,
+    TextTokenizer,
+    byte_tokenizer,
+    word_tokenizer,
+)
 from spirit.units import Kind, Units
 from spirit.vocab import Vocab
 from tests.strategies import COUNTS, documents, texts, units
@@ -15,13 +23,20 @@ def _bytes(folder):
     return HFText.load(folder / "text.json")
 
 
+LINES = ["the weather in paris is nice and cold", "my favourite season is summer", "[ 1 ] a b"]
+
+
+def _words(folder):
+    word_tokenizer(folder / "text.json", LINES * 20, 300)
+    return HFText.load(folder / "text.json")
+
+
 def _pieces(folder):
     import sentencepiece
 
     model = io.BytesIO()
-    lines = ["the weather in paris is nice and cold", "my favourite season is summer", "[ 1 ] a b"]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines * 20),
+        sentence_iterator=iter(LINES * 20),
         model_writer=model,
         vocab_size=330,
         model_type="bpe",
@@ -37,7 +52,9 @@ def _pieces(folder):
     return SentencePieceText.load(folder / "tokenizer.model")
 
 
-@pytest.fixture(scope="module", params=[_bytes, _pieces], ids=["bytes", "sentencepiece"])
+@pytest.fixture(
+    scope="module", params=[_bytes, _words, _pieces], ids=["bytes", "words", "sentencepiece"]
+)
 def codec(request, tmp_path_factory):
     text = request.param(tmp_path_factory.mktemp("text"))
     return Codec(text, Vocab.build(text.size, text.bos, text.eos, COUNTS, special=text.special))
@@ -61,10 +78,41 @@ def test_tasks_survive_the_codec_behind_markers_of_their_own(codec, speech, word
         return
     asr = Document((speech, words), task="transcribe", closed=True)
     tts = Document((words, speech), task="speak", closed=True)
-    for document, marker in ((asr, "asr"), (tts, "tts")):
+    said = speech[codec.words(speech)]
+    heard = Document((said, words) if len(said) else (words,), task="transcribe", closed=True)
+    for document, marker, again in ((asr, "asr", heard), (tts, "tts", tts)):
         ids = codec.encode(document)
         assert codec.vocab.markers[marker] in ids
-        assert codec.decode(ids) == document
+        assert codec.decode(ids) == again
+    assert set(said.kind.tolist()) <= {Kind.HUBERT}
+
+
+def test_a_vocabulary_without_asr_transcribes_all_of_the_speech(codec):
+    text = codec.text
+    markers = ("text", "speech")
+    vocab = Vocab.build(text.size, text.bos, text.eos, COUNTS, markers, text.special)
+    speech = Units.build([(Kind.STYLE, 1), (Kind.PITCH, 2), (Kind.HUBERT, 3)])
+    plain = Codec(text, vocab)
+    assert plain.words(speech).all()
+    assert len(plain.prompt([speech], "text", "transcribe")) == 3 + len(speech)
+
+
+def test_pieces_of_words_are_written_alike_wherever_the_word_stands(tmp_path):
+    text = _words(tmp_path)
+    assert text.encode("in paris is") == [
+        i for word in ("in", "paris", "is") for i in text.encode(word)
+    ]
+    assert len(text.encode("paris")) < len("paris")
+    assert text.decode(text.encode("paris")) == "paris"
+    assert text.size == 300
+    assert text.encode("") == []
+    again = tmp_path / "again.json"
+    word_tokenizer(again, LINES * 20, 300)
+    assert again.read_bytes() == (tmp_path / "text.json").read_bytes()
+    with pytest.raises(ValueError, match="at least 259 ids, not 258"):
+        word_tokenizer(again, LINES, 258)
+    with pytest.raises(ValueError, match=r"pieces for \d+ ids, not for 2000; ask for fewer"):
+        word_tokenizer(again, LINES, 2_000)
 
 
 @given(words=texts)
@@ -108,7 +156,9 @@ def test_a_task_of_the_wrong_prompt_is_one_clear_line(codec):
 def test_a_marker_between_two_texts_joins_them(codec):
     ids = codec.encode(Document(("abc",)))
     more = np.array([codec.vocab.markers["text"], *codec.text.encode("def"), codec.vocab.size - 1])
-    assert codec.decode(np.concatenate([ids, more])).segments == ("abcdef",)
+    joined = codec.text.decode([*codec.text.encode("abc"), *codec.text.encode("def")])
+    assert codec.decode(np.concatenate([ids, more])).segments == (joined,)
+    assert joined.replace(" ", "") == "abcdef"
 
 
 def test_both_adapters_are_text_tokenizers_and_a_misfit_is_refused(codec):

@@ -302,6 +302,22 @@ def test_only_rows_that_can_do_it_take_part(config, codec):
     }
 
 
+def test_where_nobody_speaks_nothing_is_the_transcript(config, codec, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [make_row(number, rng) for number in (20, 1)]
+    rows.append(replace(rows[0], id="quiet", language="zxx"))
+    write_shards(tmp_path / "units", rows, codec.vocab, tokenizer="feed")
+    documents = Rows(replace(config, shards=(tmp_path / "units",)), codec).documents
+    assert documents.of("transcribe").tolist() == [1, 2], "an unknown transcript is not empty"
+    assert documents.of("speak").tolist() == [1]
+    assert documents.of("text").tolist() == [1]
+    document = documents.document("transcribe", 0, 2)
+    assert document.segments == (rows[2].tracks.merge(), "")
+    ids = documents.encode("transcribe", 0, 2)
+    assert ids[-2:].tolist() == [codec.vocab.markers["asr"], codec.vocab.eos]
+    assert documents.windows("transcribe", 0, 2) is None
+
+
 def test_an_answer_alone_can_be_trained(config, codec):
     rows = Rows(replace(config, answer_only=True), codec)
     markers = {

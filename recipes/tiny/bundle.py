@@ -1,6 +1,6 @@
-"""Put what the stages made together: the tokenizer, the model folder, its card, and the delivery.
+"""Put what the stages made together: the model folder, its card, and the delivery.
 
-    python recipes/tiny/bundle.py tokenizer|model|card|deliver --work recipes/tiny/work
+    python recipes/tiny/bundle.py model|card|deliver --work recipes/tiny/work
 
 Every folder appears whole or not at all, and is loaded before it counts as made.
 """
@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 
 from spirit import commit
@@ -22,28 +21,6 @@ LIMIT = 40_000_000
 """Bytes of the whole bundle."""
 RESULTS, RESULTS_END = "<!-- results: written by recipes/tiny -->", "<!-- /results -->"
 """Between these lines of the README stand the figures and answers."""
-CHECKS = 16
-"""Recordings on which half precision must not change a unit."""
-
-
-def tokenizer(work: Path) -> None:
-    """`work/tokenizer` from the fitted parts."""
-    from spirit.audio import read_audio
-    from spirit.data.corpus import read_corpus
-    from spirit.tokenizer import assemble
-
-    clips = islice(read_corpus(work / "corpus/heldout.jsonl"), CHECKS)
-    same = assemble(
-        hubert=work / "units",
-        units=work / "units",
-        pitch=work / "pitch",
-        style=work / "style",
-        out=work / "tokenizer",
-        name=NAME,
-        license=LICENSE,
-        check=[read_audio(clip.audio) for clip in clips],
-    )
-    print(f"half precision leaves {same:.2%} of the units as they are")
 
 
 def model(work: Path) -> None:
@@ -154,7 +131,7 @@ def deliver(work: Path, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["tokenizer", "model", "card", "deliver"])
+    parser.add_argument("what", choices=["model", "card", "deliver"])
     parser.add_argument("--work", type=Path, default=Path("recipes/tiny/work"))
     parser.add_argument("--out", type=Path, default=Path(), help="only for deliver")
     for name in ("preset", "device", "asked"):
@@ -162,8 +139,6 @@ def main() -> int:
     args = parser.parse_args()
     try:
         match args.what:
-            case "tokenizer":
-                tokenizer(args.work)
             case "model":
                 model(args.work)
             case "card":

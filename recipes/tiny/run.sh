@@ -184,7 +184,8 @@ main() {
   fit style "units pitch" "$cores" "fit style" style.toml corpus="$train" \
     heldout="$heldout" hubert="$WORK/units" pitch="$WORK/pitch" $on
   await style
-  stage tokenizer style $here/bundle.py "$python" $here/bundle.py tokenizer --work "$WORK"
+  fit tokenizer style 1 "fit tokenizer" tokenizer.toml hubert="$WORK/units" units="$WORK/units" \
+    pitch="$WORK/pitch" style="$WORK/style" texts="[\"$WORK/corpus/text.txt\"]" check="$heldout"
   await tokenizer
   for part in train heldout; do
     stage "shards-$part" tokenizer "" "$python" -m spirit tokenize "$WORK/corpus/$part.jsonl" \

@@ -74,7 +74,10 @@ class Documents:
             own = np.flatnonzero(written) if self._own_texts else none
             found, lack = np.concatenate([own, rows + np.arange(len(self._lines))]), "text"
         else:
-            found, lack = np.flatnonzero(written), "text"
+            # Where nobody speaks the transcript is nothing; of nothing there is no speech.
+            quiet = [shards.wordless for shards in self._shards if source == "transcribe"]
+            known = np.concatenate([none.astype(bool), *quiet]) if quiet else False
+            found, lack = np.flatnonzero(written | known), "text"
         if not len(found):
             raise ValueError(
                 f"the mixture wants {source}, but nothing in {self._folders} has {lack}"
@@ -141,12 +144,14 @@ class Documents:
             return None
         cuts = [cut(row.words, index, row.tracks) for index in range(first, last + 1)]
         units, onsets = (row.tracks.clip(cuts[0], cuts[-1]) if span else row.tracks).timed()
+        if source == "transcribe":
+            onsets = onsets[self.codec.words(units)]
         spoken = np.searchsorted(cuts[1:-1], onsets, side="right")
         beginnings = [" ".join(words[: count + 1]) for count in range(len(words))]
         ends = [len(self.codec.text.encode(beginning)) for beginning in beginnings]
         written = np.searchsorted(ends, np.arange(ends[-1]), side="right")
         asked, answered = (spoken, written) if source == "transcribe" else (written, spoken)
-        found = np.zeros((2, len(units) + ends[-1] + 4), np.int64)
+        found = np.zeros((2, len(onsets) + ends[-1] + 4), np.int64)
         # <s>, a marker, the question, the task's marker, the answer, </s>
         before = slice(2 + len(asked), 2 + len(asked) + len(answered))
         found[0, before] = 2 + np.searchsorted(asked, answered, side="left")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from spirit.sound import Sound, is_url, locate
 from spirit.units import Kind, Track, Tracks, Word
@@ -198,6 +198,13 @@ class Part:
 
         lengths: np.ndarray = compute.binary_length(self._strings["text"]).to_numpy()
         return lengths
+
+    def wordless(self) -> Bool[np.ndarray, " rows"]:
+        from pyarrow import compute
+
+        speechless = compute.equal(self._strings["language"], "zxx")
+        found: np.ndarray = speechless.to_numpy(zero_copy_only=False) & (self.text_lengths() == 0)
+        return found
 
     def row(self, index: int) -> Row:
         strings = {name: column[index].as_py() for name, column in self._strings.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from spirit import commit
 from spirit.data.parts import Note, Part, Row, part_bytes, part_name, read_note
@@ -180,6 +180,13 @@ class Shards(Sequence[Row]):
         """The length of each row's transcript in bytes; 0 where it has none."""
         lengths = [part.text_lengths() for part in self._parts]
         return np.concatenate([np.zeros(0, np.int64), *lengths]).astype(np.int64)
+
+    @property
+    def wordless(self) -> Bool[np.ndarray, " rows"]:
+        """Which rows have no words in them: their language is "zxx" (ISO 639-2: no linguistic
+        content) and their transcript empty, which elsewhere means that it is not known."""
+        found = [part.wordless() for part in self._parts]
+        return np.concatenate([np.zeros(0, bool), *found])
 
     @overload
     def __getitem__(self, index: int) -> Row: ...

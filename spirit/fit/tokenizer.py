@@ -3,9 +3,15 @@
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from jaxtyping import Float
 
 from spirit.audio import read_audio
+from spirit.codec import byte_tokenizer, word_tokenizer
 from spirit.data.corpus import read_corpus
+from spirit.data.documents import read_lines
 from spirit.tokenizer import Tokenizer, assemble
 
 
@@ -14,7 +20,7 @@ class TokenizerConfig:
     """A tokenizer folder from its parts."""
 
     out: Path
-    """The folder that is made; it must not exist."""
+    """The folder that is made. One that is there is only compared with what would be made."""
     hubert: Path
     """A folder of `fit hubert`, `fit units` or `fit robust`, a Hugging Face folder (HuBERT,
     mHuBERT, WavLM, wav2vec 2.0), or the file of a converted HuBERT."""
@@ -27,6 +33,10 @@ class TokenizerConfig:
     """A folder of `fit pitch`; none: no pitch tokens."""
     style: Path | None = None
     """A folder of `fit style`, which needs pitch; none: no style tokens."""
+    texts: tuple[Path, ...] = ()
+    """Text files, one sentence a line, to learn pieces of words from; none: text is bytes."""
+    text_ids: int = 1_000
+    """Ids for text that is learnt: 256 bytes, pieces of words, beginning, end and padding."""
     name: str = ""
     """What it is called; empty: as the folder."""
     license: str = ""
@@ -41,22 +51,43 @@ class TokenizerConfig:
 def fit_tokenizer(config: TokenizerConfig) -> dict[str, str | int]:
     """Assemble the folder `config.out`; gives its name, fingerprint and the number of units.
 
-    Raises ValueError if a part is missing or does not fit the others, or where the folder exists.
+    Raises ValueError if a part is missing or does not fit the others, or where another tokenizer
+    lies in the folder.
     """
-    if config.out.exists():
-        raise ValueError(f"{config.out} exists; give a new folder, or remove it first")
     clips = islice(read_corpus(config.check), config.checks) if config.check else ()
+    waves = [read_audio(clip.audio) for clip in clips]
+    if not config.out.exists():
+        _assemble(config, config.out, waves)
+    else:
+        with TemporaryDirectory() as scratch:
+            _assemble(config, again := Path(scratch) / "tokenizer", waves)
+            if Tokenizer.load(config.out).fingerprint != Tokenizer.load(again).fingerprint:
+                raise ValueError(
+                    f"{config.out} holds another tokenizer; give a new folder, or remove it first"
+                )
+    made = Tokenizer.load(config.out)
+    counts = {kind.key: count for kind, count in made.encoder.counts.items()}
+    text = made.vocab.text_tokens
+    return {"name": made.name, "fingerprint": made.fingerprint, "text": text, **counts}
+
+
+def _assemble(config: TokenizerConfig, out: Path, check: list[Float[np.ndarray, " _"]]) -> None:
+    def text(path: Path) -> None:
+        if config.texts:
+            lines = (line for source in config.texts for line in read_lines(source))
+            word_tokenizer(path, lines, config.text_ids)
+        else:
+            byte_tokenizer(path)
+
     assemble(
         hubert=config.hubert,
         units=config.units,
         pitch=config.pitch,
         style=config.style,
-        out=config.out,
+        out=out,
         name=config.name or config.out.name,
         layer=config.layer,
+        text=text,
         license=config.license,
-        check=[read_audio(clip.audio) for clip in clips],
+        check=check,
     )
-    made = Tokenizer.load(config.out)
-    counts = {kind.key: count for kind, count in made.encoder.counts.items()}
-    return {"name": made.name, "fingerprint": made.fingerprint, **counts}
