@@ -199,7 +199,7 @@ main() {
     mixture.shards="[\"$WORK/shards-train\"]" mixture.texts="[\"$WORK/corpus/text.txt\"]" \
     heldout="[\"$WORK/shards-heldout\"]" $on
   fit vocoder shards-train "$half" "fit vocoder" vocoder.toml units="$WORK/shards-train" \
-    audio="$WORK/corpus" $on
+    audio="$WORK/corpus" ears="$WORK/units" $on
   await lm vocoder
 
   stage bundle "lm vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"

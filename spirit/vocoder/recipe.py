@@ -114,6 +114,11 @@ class VocoderRecipe:
     """Of the durations' squared error."""
     contour_weight: float = 1.0
     """Of the pitch contour's error."""
+    ears: Path | None = None
+    """A tokenizer or a folder of `fit units`: its HuBERT, frozen, hears what is made as it hears
+    the recording. Spectra alone do not say what a listener needs to tell phones apart."""
+    ears_weight: float = 1.0
+    """Of the distance between what `ears` hear in both, in units of its variance."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """Sizes of the networks."""
     judges: JudgesConfig

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,10 +32,21 @@ from spirit.vocoder.voice import Voice
 _KINDS = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
 
 
-def fit(recipe: VocoderRecipe, hear_f0: HearF0) -> None:
+class Hearing(Protocol):
+    """Something that says how differently two waves are heard (`Ears` of `spirit.speech.ears`)."""
+
+    def distance(
+        self, made: Float[Tensor, "batch samples"], real: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, ""]:
+        """The distance, with a gradient for `made`."""
+        ...
+
+
+def fit(recipe: VocoderRecipe, hear_f0: HearF0, ears: Hearing | None = None) -> None:
     """Train a vocoder and write it to `recipe.out/vocoder`; goes on where it stopped.
 
-    `hear_f0` hears pitch (`F0Extractor.batch` of `spirit.speech.f0`).
+    `hear_f0` hears pitch (`F0Extractor.batch` of `spirit.speech.f0`), `ears` are `recipe.ears`, on
+    the device of the training.
     Raises ValueError where shards, audio and network do not fit each other.
     """
     target = recipe.out / "vocoder"
@@ -66,7 +78,7 @@ def fit(recipe: VocoderRecipe, hear_f0: HearF0) -> None:
             torch.from_numpy(clip.runs.unit), minlength=alphabet["unit"]
         ).int()
     vocoder = Vocoder(voice, speakers, alphabet, absent=absent, usage=usage)
-    step = Step(recipe, vocoder, clips)
+    step = Step(recipe, vocoder, clips, ears)
     train(step, step.engines, recipe.training, recipe.out, recipe=recipe, unit="seconds")
     if main_process():
         vocoder.pace = step.pace()
@@ -76,8 +88,14 @@ def fit(recipe: VocoderRecipe, hear_f0: HearF0) -> None:
 class Step:
     """One step of training, a pure function of its number and the weights."""
 
-    def __init__(self, recipe: VocoderRecipe, vocoder: Vocoder, clips: Sequence[Clip]) -> None:
-        self.recipe, self.voice = recipe, vocoder.voice
+    def __init__(
+        self,
+        recipe: VocoderRecipe,
+        vocoder: Vocoder,
+        clips: Sequence[Clip],
+        ears: Hearing | None = None,
+    ) -> None:
+        self.recipe, self.voice, self.ears = recipe, vocoder.voice, ears
         judges, training = recipe.judges, recipe.training
         alone = len(clips) // max(1, recipe.validate_clips)
         held = clips[::alone][: recipe.validate_clips] if alone > 1 else []
@@ -128,6 +146,9 @@ class Step:
         loss = losses["spectral"] + recipe.duration_weight * losses["durations"]
         if "log_f0" in made:
             loss = loss + recipe.contour_weight * (losses["pitch"] + 0.2 * losses["voicing"])
+        if self.ears is not None:
+            losses["heard"] = self.ears.distance(wave, real)
+            loss = loss + recipe.ears_weight * losses["heard"]
         if i >= judges.start and (i - judges.start) % judges.every == 0:
             losses |= self._judge(*self._excerpt(wave, real, rng))
             loss = loss + judges.weight * losses["fooling"]
