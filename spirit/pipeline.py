@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from spirit import bundle, config
 from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.lm import model as llama
-from spirit.lm.generate import generate, likelihood, search
+from spirit.lm.generate import generate, generate_many, likelihood, search
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind, Tracks, Units
 from spirit.vocab import Want
@@ -184,27 +186,26 @@ class Spirit:
         if task != "speak" or heat == 0:
             tries = 1
 
-        def drawn(turn: int) -> Iterator[Segment]:
-            new_ids = generate(
-                self.model,
-                ids,
-                allowed,
-                max_new=max_tokens,
-                min_new=LEAST.get(task, 0),
-                eos=vocab.eos,
-                stop=self._clock(max_seconds, speaker, style),
-                temperature=heat,
-                top_p=top_p,
-                top_k=top_k,
-                seed=seed if not turn else _seed(seed, turn),
-            )
+        settings: dict[str, Any] = {
+            "max_new": max_tokens,
+            "min_new": LEAST.get(task, 0),
+            "eos": vocab.eos,
+            "temperature": heat,
+            "top_p": top_p,
+            "top_k": top_k,
+        }
+        clock = partial(self._clock, max_seconds, speaker, style)
+
+        def said(new_ids: Iterator[int]) -> Iterator[Segment]:
             return self._fitting(self._segments(new_ids), max_seconds, speaker, style)
 
         if tries == 1:
-            yield from drawn(0)
+            yield from said(generate(self.model, ids, allowed, stop=clock(), seed=seed, **settings))
             return
+        seeds = [seed, *(_seed(seed, turn) for turn in range(1, tries))]
+        drawn = generate_many(self.model, ids, allowed, seeds=seeds, stop=clock, **settings)
         text = " ".join(segment for segment in prompt if isinstance(segment, str))
-        answers = [list(drawn(turn)) for turn in range(tries)]
+        answers = [list(said(iter(new_ids))) for new_ids in drawn]
         yield from max(answers, key=lambda answer: self._understood(answer, text))
 
     def _understood(self, answer: Sequence[Segment], text: str) -> float:

@@ -1,13 +1,13 @@
 """Sampling: only allowed ids, the distribution asked for, and the same answer for the same seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from spirit.lm.generate import draw, generate, search
+from spirit.lm.generate import draw, generate, generate_many, search
 
 VOCAB = 40
 PROMPT = np.array([1, 5, 7])
@@ -39,7 +39,7 @@ def test_a_banned_id_is_never_drawn() -> None:
     allowed[[3, 17, 30]] = True
     logits = torch.full((100_000, VOCAB), 50.0)
     logits[:, [3, 17, 30]] = torch.tensor([-60.0, 0.0, -1.0])
-    ids = draw(logits, allowed, temperature=1.0, top_p=1.0, top_k=0, rng=rng)
+    ids = draw(logits, allowed, temperature=1.0, top_p=1.0, top_k=0, rngs=[rng] * 100_000)
     assert set(ids.tolist()) <= {3, 17, 30}
     assert {17, 30} <= set(ids.tolist())
 
@@ -54,7 +54,7 @@ def test_draws_follow_the_distribution_at_the_temperature(temperature: float) ->
         temperature=temperature,
         top_p=1.0,
         top_k=0,
-        rng=rng,
+        rngs=[rng] * 50_000,
     )
     seen = torch.bincount(ids, minlength=4) / len(ids)
     torch.testing.assert_close(seen, (logits / temperature).softmax(0), atol=0.01, rtol=0)
@@ -76,14 +76,14 @@ def test_the_nucleus_is_the_smallest_set_of_that_mass(
     rng = torch.Generator().manual_seed(2)
     logits = torch.tensor([0.5, 0.3001, 0.1499, 0.05]).log().expand(5_000, 4)
     allowed = torch.ones(4, dtype=torch.bool)
-    ids = draw(logits, allowed, temperature=1.0, top_p=top_p, top_k=top_k, rng=rng)
+    ids = draw(logits, allowed, temperature=1.0, top_p=top_p, top_k=top_k, rngs=[rng] * 5_000)
     assert set(ids.tolist()) == expected
 
 
 def test_temperature_zero_takes_the_likeliest_allowed_id() -> None:
     allowed = torch.tensor([True, False, True])
     logits = torch.tensor([[0.0, 9.0, 1.0], [2.0, 9.0, 1.0]])
-    ids = draw(logits, allowed, temperature=0.0, top_p=1.0, top_k=0, rng=torch.Generator())
+    ids = draw(logits, allowed, temperature=0.0, top_p=1.0, top_k=0, rngs=[torch.Generator()] * 2)
     assert ids.tolist() == [2, 0]
 
 
@@ -116,6 +116,29 @@ def test_a_seed_is_an_answer_and_touches_nobody_elses_randomness(model: LlamaFor
     assert torch.rand(1) == expected
     assert first == answer(1)
     assert first != answer(2)
+
+
+def test_answers_drawn_side_by_side_are_those_drawn_alone(model: LlamaForCausalLM) -> None:
+    seeds, eos = list(range(12)), 7
+    settings = {"temperature": 2.0, "max_new": 20, "min_new": 2, "eos": eos}
+    alone = [list(generate(model, PROMPT, everything(), seed=seed, **settings)) for seed in seeds]
+    assert len({len(answer) for answer in alone}) > 3, "some end before others"
+    assert generate_many(model, PROMPT, everything(), seeds=seeds, **settings) == alone
+    asked: list[list[int]] = []
+
+    def stop() -> Callable[[Sequence[int]], bool]:
+        asked.append([])
+        mine = asked[-1]
+
+        def after_five(ids: Sequence[int]) -> bool:
+            mine[:] = ids
+            return len(ids) == 5
+
+        return after_five
+
+    cut = generate_many(model, PROMPT, everything(), seeds=seeds, stop=stop, **settings)
+    assert cut == [answer[:5] for answer in alone] == asked
+    assert generate_many(model, PROMPT, everything(), seeds=[], max_new=3) == []
 
 
 def test_eos_ends_the_answer_and_is_not_part_of_it(model: LlamaForCausalLM) -> None:
@@ -161,7 +184,7 @@ def test_damaged_weights_are_said_to_be(model: LlamaForCausalLM) -> None:
             temperature=1.0,
             top_p=1.0,
             top_k=0,
-            rng=torch.Generator(),
+            rngs=[torch.Generator()],
         )
 
 

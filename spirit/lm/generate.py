@@ -1,12 +1,16 @@
-"""Sampling from a language model: ids in, ids out, one at a time, never one that is not allowed."""
+"""Sampling from a language model: ids in, ids out, never one that is not allowed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+Stop = Callable[[Sequence[int]], bool]
+"""Whether an answer ends with these ids, asked after each new one."""
 
 
 def generate(
@@ -17,7 +21,7 @@ def generate(
     max_new: int,
     min_new: int = 0,
     eos: int | None = None,
-    stop: Callable[[Sequence[int]], bool] | None = None,
+    stop: Stop | None = None,
     temperature: float = 0.8,
     top_p: float = 0.95,
     top_k: int = 0,
@@ -30,27 +34,94 @@ def generate(
     is this call's own: equal seeds give equal answers. Raises ValueError for settings out of range
     and for a prompt that leaves no room in the model's context.
     """
-    _check(model, ids, allowed, temperature, top_p, top_k)
+    settings = _Settings(max_new, min_new, eos, temperature, top_p, top_k)
+    for new in _decode(model, ids, allowed, settings, [seed], [stop]):
+        yield from new.values()
+
+
+def generate_many(
+    model: PreTrainedModel,
+    ids: Int[np.ndarray, " tokens"],
+    allowed: Bool[Tensor, " vocab"],
+    *,
+    seeds: Sequence[int],
+    max_new: int,
+    min_new: int = 0,
+    eos: int | None = None,
+    stop: Callable[[], Stop] | None = None,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    top_k: int = 0,
+) -> list[list[int]]:
+    """Answers to one prompt, one for each seed, decoded side by side: the prompt is read once.
+
+    Each is what `generate` gives with its seed alone, where the model's sums do not depend on the
+    batch (they do not in fp32 on a CPU, but for the last bit). `stop` makes the condition that ends
+    an answer, one for each. Raises ValueError as `generate` does.
+    """
+    settings = _Settings(max_new, min_new, eos, temperature, top_p, top_k)
+    answers: list[list[int]] = [[] for _ in seeds]
+    stops = [stop() if stop else None for _ in seeds]
+    for new in _decode(model, ids, allowed, settings, seeds, stops):
+        for row, token in new.items():
+            answers[row].append(token)
+    return answers
+
+
+@dataclass(frozen=True)
+class _Settings:
+    max_new: int
+    min_new: int
+    eos: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+
+
+def _decode(
+    model: PreTrainedModel,
+    ids: Int[np.ndarray, " tokens"],
+    allowed: Bool[Tensor, " vocab"],
+    settings: _Settings,
+    seeds: Sequence[int],
+    stops: Sequence[Stop | None],
+) -> Iterator[dict[int, int]]:
+    """Yield the new id of each answer that has not ended, by its number."""
+    _check(model, ids, allowed, settings.temperature, settings.top_p, settings.top_k)
     room = int(model.config.max_position_embeddings) - len(ids)
-    rng = torch.Generator().manual_seed(seed)
-    cache = DynamicCache(config=model.config)
+    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     going_on = allowed.clone()
-    if eos is not None:
-        going_on[eos] = False
+    if settings.eos is not None:
+        going_on[settings.eos] = False
+    answers: list[list[int]] = [[] for _ in seeds]
+    alive = list(range(len(seeds)))
+    cache = DynamicCache(config=model.config)
     fresh = torch.as_tensor(ids, dtype=torch.long, device=model.device)[None]
-    answer: list[int] = []
-    while len(answer) < min(max_new, room):
+    for length in range(min(settings.max_new, room)):
+        if not alive:
+            return
         logits = _next_logits(model, fresh, cache)
-        may_come = allowed if len(answer) >= min_new else going_on
-        drawn = draw(logits, may_come, temperature=temperature, top_p=top_p, top_k=top_k, rng=rng)
-        fresh = drawn.to(model.device)[:, None]
-        new = int(drawn)
-        if new == eos:
-            return
-        answer.append(new)
+        if not length and len(alive) > 1:  # the prompt was read once, for all
+            logits = logits.expand(len(alive), -1)
+            cache.batch_repeat_interleave(len(alive))
+        drawn = draw(
+            logits,
+            allowed if length >= settings.min_new else going_on,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            rngs=[rngs[row] for row in alive],
+        )
+        new = {r: i for r, i in zip(alive, drawn.tolist(), strict=True) if i != settings.eos}
+        for row, token in new.items():
+            answers[row].append(token)
         yield new
-        if stop is not None and stop(answer):
-            return
+        going = [row for row in new if not ((stop := stops[row]) and stop(answers[row]))]
+        if going and len(going) < len(alive):
+            kept = torch.tensor([alive.index(row) for row in going], device=model.device)
+            cache.batch_select_indices(kept)
+        alive = going
+        fresh = torch.tensor([answers[row][-1:] for row in alive], device=model.device)
 
 
 @torch.inference_mode()
@@ -154,9 +225,10 @@ def draw(
     temperature: float,
     top_p: float,
     top_k: int,
-    rng: torch.Generator,
+    rngs: Sequence[torch.Generator],
 ) -> Int[Tensor, " batch"]:
-    """Draw one allowed id per row, from the nucleus of mass `top_p` (Holtzman et al. 2020).
+    """Draw one allowed id per row, from the nucleus of mass `top_p` (Holtzman et al. 2020), each
+    row by a generator of its own.
 
     At most the `top_k` likeliest take part, if it is not 0. Drawn by inverting the cumulative
     distribution over the kept ids alone, so that a banned id cannot come out by rounding. The draw
@@ -175,7 +247,8 @@ def draw(
         kept[:, top_k:] = False
     mass = mass * kept
     cumulative = mass.cumsum(-1)
-    point = torch.rand(len(mass), 1, generator=rng, dtype=torch.float64) * cumulative[:, -1:]
+    chance = [torch.rand(1, 1, generator=rng, dtype=torch.float64) for rng in rngs]
+    point = torch.cat(chance) * cumulative[:, -1:]
     last = kept.sum(-1, keepdim=True) - 1
     rank = torch.searchsorted(cumulative, point, right=True).clamp(max=last)
     return candidates[order.gather(-1, rank)[:, 0]]
