@@ -18,6 +18,7 @@ from spirit.fit import HubertFitConfig, HubertShape, UnitsFitConfig, fit_hubert,
 from spirit.speech.augment import augment
 from spirit.speech.crops import Crops
 from spirit.speech.hubert import Hubert
+from spirit.speech.listen import from_16_bit, load_waves
 from spirit.speech.mfcc import mfcc
 from spirit.speech.purity import information, joint_counts, phone_labels
 from spirit.speech.quantizer import KMeans
@@ -115,6 +116,40 @@ def test_targets_along_discriminants_tell_more_about_phones(first, corpus, tmp_p
         table = joint_counts(np.concatenate(labels).astype(np.int32), np.concatenate(spoken))
         told[phones] = information(table)
     assert told[True] > told[False]
+
+
+def test_a_hubert_that_is_taught_the_phones_learns_to_name_them(corpus, tmp_path):
+    accuracy = {}
+    for steps in (2, 60):
+        config = recipe(corpus, tmp_path / str(steps), steps, supervised=True)
+        fit_hubert(config)
+        assert not (config.out / "targets.safetensors").exists(), "nothing is clustered"
+        hubert = Hubert.load(config.out)
+        utterances = list(read_corpus(corpus))
+        waves = [from_16_bit(wave) for wave in load_waves(utterances)]
+        rows = [row.numpy() for row in hubert.features(waves)]
+        names: dict[str, int] = {}
+        spoken = [
+            phone_labels(utterance.phones, names, len(row), 640)
+            for utterance, row in zip(utterances, rows, strict=True)
+        ]
+        units = KMeans.fit(np.concatenate(rows), 4, seed=0).units
+        table = joint_counts(
+            np.concatenate([units(torch.from_numpy(row)) for row in rows]), np.concatenate(spoken)
+        )
+        accuracy[steps] = information(table)
+    assert accuracy[60] > max(0.5, accuracy[2])
+
+
+def test_a_corpus_without_phones_cannot_supervise(corpus, tmp_path):
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()]
+    for line in lines:
+        line["audio"] = str(corpus.parent / line["audio"])
+        del line["phones"]
+    silent = tmp_path / "silent.jsonl"
+    silent.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="does not say which phones"):
+        fit_hubert(recipe(silent, tmp_path / "out", supervised=True))
 
 
 def test_a_warm_iteration_goes_on_from_the_weights_of_the_first(first, corpus, tmp_path):

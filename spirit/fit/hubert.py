@@ -12,12 +12,21 @@ from torch import Tensor
 from spirit import commit
 from spirit.config import dump
 from spirit.data.corpus import Utterance, read_corpus
-from spirit.engine import Engine, TrainingConfig, finished, main_process, rank, train, world
+from spirit.engine import (
+    Engine,
+    TrainingConfig,
+    device,
+    finished,
+    main_process,
+    rank,
+    train,
+    world,
+)
 from spirit.fit.measure import keep_labels
 from spirit.formats.encoders import digest, find_encoder
 from spirit.speech.augment import augment
-from spirit.speech.crops import Crops
-from spirit.speech.discriminant import discriminant, phone_states
+from spirit.speech.crops import UNKNOWN, Crops
+from spirit.speech.discriminant import UNLABELED, discriminant, phone_states
 from spirit.speech.hubert import SHAPE, Hubert
 from spirit.speech.level import Level
 from spirit.speech.listen import Listener, Wave, draw, features, load_waves
@@ -76,6 +85,11 @@ class HubertFitConfig:
     phones: bool = False
     """Whether features are projected to where phones and their states differ most (LDA) before they
     are clustered; for a corpus that knows its phones."""
+    supervised: bool = False
+    """Whether the targets are the phones that the corpus knows, each in three states, instead of
+    clusters. Frames whose phone is not known teach nothing. What a HuBERT learns to name is what
+    its units keep: tokens from an encoder that was taught to transcribe are understood better than
+    those of an encoder that was taught nothing (CosyVoice, Du et al. 2024, arXiv 2407.05407)."""
     clusters: int = 100
     """How many clusters the targets have."""
     cluster_seconds: float = 3_600.0
@@ -101,12 +115,18 @@ def fit_hubert(config: HubertFitConfig) -> None:
         return
     torch.manual_seed(training.seed)
     hubert = _begin(config)
-    engine = Engine(MaskedPrediction(hubert, config.clusters), training)
     utterances = list(read_corpus(config.corpus))
     waves = load_waves(utterances)
+    if config.supervised:
+        targets = _states(utterances, [hubert.frames(len(wave)) for wave in waves], hubert.hop)
+        classes = 1 + max(int(row.max()) for row in targets)
+    else:
+        where = device(training.device)
+        targets, classes = _targets(config, utterances, waves, hubert.hop, where), config.clusters
+    engine = Engine(MaskedPrediction(hubert, classes), training)
     crops = Crops(
         waves,
-        _targets(config, utterances, waves, hubert.hop, engine.device),
+        targets,
         hop=hubert.hop,
         frames=config.frames,
         batch=config.batch,
@@ -141,6 +161,15 @@ def _begin(config: HubertFitConfig) -> Hubert:
     if config.teacher is None:
         raise ValueError("warm = true goes on from a teacher's weights, but `teacher` is not set")
     return Hubert.load(config.teacher).train()
+
+
+def _states(utterances: Sequence[Utterance], frames: Sequence[int], hop: int) -> list[np.ndarray]:
+    """The phone and its state of every frame of each recording, by number."""
+    states = phone_states([utterance.phones for utterance in utterances], frames, hop)
+    if not (states >= 0).any():
+        raise ValueError(UNLABELED)
+    known = np.where(states >= 0, states, UNKNOWN)
+    return np.split(known, np.cumsum(frames)[:-1])
 
 
 def _targets(

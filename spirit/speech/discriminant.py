@@ -14,7 +14,8 @@ that tell only phones say less about when and how each is spoken."""
 SHRINK = 1e-3
 """Share of the mean variance within classes that is added to all: no direction counts for ever."""
 UNLABELED = (
-    "the corpus does not say which phones are spoken when; give it `phones`, or set phones = false"
+    "the corpus does not say which phones are spoken when; give it `phones`, or leave the recipe's "
+    "`phones` and `supervised` out"
 )
 
 
