@@ -103,6 +103,8 @@ def tokenize(
     if whole and (todo or not (out / "manifest.json").exists()):
         settings = {key: getattr(note, key) for key in _SETTINGS}
         about = {"corpus": str(corpus), "tokenizer": here.tokenizer.name, **settings}
+        if root is not None:
+            about["root"] = str(root)
         write_manifest(out, vocab, about)
     wall = time.monotonic() - began
     return {
