@@ -19,6 +19,9 @@ from spirit.prepare.parts import Job
 from spirit.units import SAMPLE_RATE
 from tests.bundle import JFK, build_tokenizer
 
+# Ray leaves the processes of a start that took too long, and we start again.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
 CLIPS, PARTS = 11, 6
 HOW = {"rows_per_part": 2, "batch_seconds": 15.0}
 

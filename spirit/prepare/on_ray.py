@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import threading
+from collections import UserDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,7 +57,9 @@ def run_jobs(
     if not some:  # a Ray takes seconds to start
         return
     with cluster(address, workers):
-        told = (make, [place.absolute() for place in (Path.cwd(), *places)], _tries())
+        # How often each part was begun, also by workers that are no more: a dictionary in an actor.
+        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(UserDict).remote()
+        told = (make, [place.absolute() for place in (Path.cwd(), *places)], tries)
         while some:
             left = {job.index for job in some}
             try:
@@ -116,7 +119,9 @@ class _Worker:
         return {"report": pickle.dumps(report)}
 
     def _report(self, job: Job) -> Progress:
-        if ray.get(self.tries.count.remote(job.index)) > TRIES:
+        before = ray.get(self.tries.get.remote(job.index, 0))
+        ray.get(self.tries.update.remote({job.index: before + 1}))
+        if before >= TRIES:
             raise ChildProcessError(
                 f"{TRIES} workers died at part {job.index}, which is often a lack of memory; run "
                 "the same command again to go on, with fewer workers or larger nodes"
@@ -142,20 +147,6 @@ class _Worker:
             seconds=sum(report.seconds for report in reports),
             spent=spent,
         )
-
-
-def _tries() -> Any:
-    """An actor that counts how often each part was begun, also by workers that are no more."""
-
-    class Tries:  # in here, so that its process imports none of our modules
-        def __init__(self) -> None:
-            self.begun: dict[int, int] = {}
-
-        def count(self, index: int) -> int:
-            self.begun[index] = self.begun.get(index, 0) + 1
-            return self.begun[index]
-
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
 
 
 @contextmanager
