@@ -109,7 +109,9 @@ def test_emissions_are_those_of_fairseq2s_own_model(tmp_path, normalize) -> None
     heard = torch.from_numpy(WAVE)[None]
     if normalize:
         heard = torch.nn.functional.layer_norm(heard, heard.shape, eps=1e-7)
-    heard = heard[:, : len(WAVE) - (len(WAVE) - REACH) % HOP]  # what no frame sees would count in the first norm
+    heard = heard[
+        :, : len(WAVE) - (len(WAVE) - REACH) % HOP
+    ]  # what no frame sees would count in the first norm
     with torch.inference_mode():
         logits, _ = network(heard, BatchLayout.of(heard))
     torch.testing.assert_close(

@@ -50,8 +50,8 @@ class CTC:
         normalize: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """`network` is transformers' Wav2Vec2ForCTC, HubertForCTC or WavLMForCTC; with `normalize`
-        it hears waves of mean 0 and variance 1."""
+        """`network` is transformers' Wav2Vec2ForCTC, HubertForCTC or WavLMForCTC, or is called as
+        they are; with `normalize` it hears waves of mean 0 and variance 1."""
         shape = network.config
         self.network = network.eval()
         self.blank, self.normalize = blank, normalize
