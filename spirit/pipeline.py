@@ -24,7 +24,7 @@ from spirit.vocoder import Vocoder
 TEMPERATURE: dict[Task, float] = {"continue": 0.8, "transcribe": 0.0, "speak": 0.5}
 BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
-TRIES: dict[Task, int] = {"speak": 4}
+TRIES: dict[Task, int] = {"speak": 16}
 """Answers that are drawn for a task; given is the one in which the model best hears its prompt."""
 LEAST: dict[Task, int] = {"continue": 4, "speak": 1}
 """Tokens that an answer has before it may end: who was asked says something."""
