@@ -1,7 +1,9 @@
 """The bytes that sound lies in, read once: hashed on the way, from a file, a URL or Parquet."""
 
+import errno
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -14,6 +16,11 @@ MAX_GROUP = 4 << 30
 """Bytes of sound that a row group of a Parquet file may hold: it is in memory as a whole."""
 GAP = 1 << 20
 """Bytes that a reader may skip and that are then read for the hash alone."""
+
+BEHIND = 1 << 17
+"""Bytes at most that libsndfile has read ahead, a page of Ogg included."""
+_PAGE, _BEGINNING = re.compile(rb"OggS\0[\0\1\4\5]"), re.compile(rb"OggS\0[\2\3\6\7]")
+"""Pages of Ogg: one within a stream, one that begins a stream."""
 
 
 class Stream:
@@ -63,9 +70,29 @@ class Stream:
         self._hash.update(some)
         self._seen += len(some)
 
+    def is_chain(self) -> bool:
+        """Whether another Ogg stream begins behind the one that has just been read to its end
+        (RFC 3533, 4): libsndfile reads the first alone, and says nothing."""
+        try:
+            self._file.seek(max(0, self._file.tell() - BEHIND))
+            some = self._file.read(GAP)
+            while some:
+                within = _PAGE.search(some)
+                if within and _BEGINNING.search(some, within.end()):
+                    return True
+                more = self._file.read(GAP)
+                some = some[-BEHIND:] + more if more else b""
+            return False
+        except Exception as error:
+            self._error = error
+            self.check()
+            raise
+
     def check(self) -> None:
         """Raise the error that ended the reading, if there was one."""
         if isinstance(self._error, OSError) and not is_url(self._uri):
+            raise self._error
+        if isinstance(self._error, MemoryError):
             raise self._error
         if self._error is not None:
             raise lost(self._uri, self._error)
@@ -96,6 +123,9 @@ def opened(sound: Sound, *, hashed: bool) -> Iterator[Stream]:
     else:
         held = embedded(uri, sound.column, sound.row)
         uri = uri if isinstance(held, bytes) else str(held)
+        local = None if isinstance(held, bytes) or is_url(uri) else Path(uri)
+        if local and local.exists() and not local.is_file():  # who opens a FIFO waits
+            raise OSError(errno.EINVAL, "is not a file", uri)
         file = io.BytesIO(held) if isinstance(held, bytes) else open_uri(uri)
     with closing(file):
         stream = Stream(file, uri, hashed=hashed)

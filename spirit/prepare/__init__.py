@@ -22,6 +22,7 @@ from tqdm import tqdm
 from spirit import commit, engine
 from spirit.data.children import run_jobs
 from spirit.data.corpus import Utterance, read_corpus, root_of
+from spirit.data.decoder import LIMITS, Limits
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
 from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, Variant, audio_name
@@ -44,12 +45,15 @@ def tokenize(
     device: str = "auto",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    limits: Limits | None = LIMITS,
 ) -> dict[str, Any]:
     """Turn a corpus into unit shards in the folder `out`, in `workers` processes; returns a report.
 
     `corpus`, `root` and `columns` are those of `read_corpus`.
     `tokenizer` is a folder of ours or the released Spirit LM's `speech_tokenizer/`, whose units get
     the ids of the released models of that variant.
+    Recordings are decoded within `limits` of memory and time, in a child of each process;
+    `limits=None` decodes in the process itself.
 
     `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
     ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
@@ -65,7 +69,7 @@ def tokenize(
     began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
     base = root_of(corpus) if root is None else root
     read = partial(read_corpus, corpus, root=root, columns=columns)
-    here = PartMaker.load(tokenizer, base, str(where), variant)
+    here = PartMaker.load(tokenizer, base, str(where), variant, limits)
     vocab = here.tokenizer.vocab
     note = Note(
         vocabulary=vocab.fingerprint,
@@ -90,7 +94,7 @@ def tokenize(
     )
     try:
         if workers > 1:
-            there = partial(PartMaker.load, tokenizer, base, str(where), variant)
+            there = partial(PartMaker.load, tokenizer, base, str(where), variant, limits)
             made = run_jobs(there, jobs, workers)
         else:
             made = (progress for job in jobs for progress in here(job))
@@ -98,6 +102,7 @@ def tokenize(
         left = sum(sizes[index] for index in todo)
         seconds = _write(out, made, sum(sizes.values()), left, spent)
     finally:
+        here.decoder.close()
         torch.set_num_threads(threads)
     whole = all((out / part_name(index)).exists() for index in range(len(stretches)))
     if whole and (todo or not (out / "manifest.json").exists()):
