@@ -57,7 +57,7 @@ def read_hashed(
     sound: Path | Sound, *, max_seconds: float = MAX_SECONDS
 ) -> tuple[Float[np.ndarray, " samples"], str]:
     """As `read_audio`, with the SHA-256 of the file, or of the bytes in a Parquet file, that the
-    sound lies in. A file is read once for both."""
+    sound lies in."""
     return _read(sound, max_seconds, hashed=True)
 
 

@@ -75,7 +75,11 @@ def read_into(
     sound = Sound("the audio") if isinstance(source, bytes) else Sound.of(source)
     digest, some = "", False
     # A long file with many stretches is hashed once, by itself.
-    with open_decoder(source, hashed=hashed and sound.whole) as (file, name, stream):
+    with open_decoder(source, hashed=hashed and sound.whole, whole=sound.whole) as (
+        file,
+        name,
+        stream,
+    ):
         stretch = _stretch(file, sound, name, max_seconds)
         for block in _within(_blocks(file, name, stretch), stretch.wanted):
             keep(block)
@@ -96,7 +100,7 @@ def read_into(
 
 @contextmanager
 def open_decoder(
-    source: str | Path | bytes | Sound, *, hashed: bool = False
+    source: str | Path | bytes | Sound, *, hashed: bool = False, whole: bool = False
 ) -> Iterator[tuple[soundfile.SoundFile, str, Stream]]:
     if isinstance(source, bytes):
         name = "the audio"
@@ -126,7 +130,8 @@ def open_decoder(
             raise AudioError(f"{name}: the file is empty; record or copy it again", "empty")
         stream.seek(0)
         try:
-            decoder = _Forward(stream)
+            native = whole and stream.descriptor is not None
+            decoder = _Forward(stream.descriptor if native else stream, closefd=False)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a headless format
             stream.check()
             raise _unreadable(name, error) from None
@@ -222,19 +227,12 @@ def _blocks(
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
     if stretch.first:
         file.seek(stretch.first)
-    decoded = 0
+    decoded, whole_numbers = 0, file.subtype.startswith("PCM")  # at most 1, and never NaN
     while len(
         block := file.read(min(most, stretch.frames - decoded), dtype="float32", always_2d=True)
     ):
-        lowest, highest = float(block.min()), float(block.max())
-        if not (isfinite(lowest) and isfinite(highest)):
-            raise AudioError(f"{name}: some samples are NaN or infinite; export it again", "nan")
-        if (peak := max(-lowest, highest)) > MAX_PEAK:
-            raise AudioError(
-                f"{name}: samples reach {peak:.3g}; speech lies between -1 and 1, scale the "
-                "recording",
-                "too_loud",
-            )
+        if not whole_numbers:
+            _check(block, name)
         decoded += len(block)
         if decoded > stretch.limit:
             raise AudioError(
@@ -251,6 +249,17 @@ def _blocks(
         )
     if resampler and decoded:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _check(block: Float[np.ndarray, "frames channels"], name: str) -> None:
+    lowest, highest = float(block.min()), float(block.max())
+    if not (isfinite(lowest) and isfinite(highest)):
+        raise AudioError(f"{name}: some samples are NaN or infinite; export it again", "nan")
+    if (peak := max(-lowest, highest)) > MAX_PEAK:
+        raise AudioError(
+            f"{name}: samples reach {peak:.3g}; speech lies between -1 and 1, scale the recording",
+            "too_loud",
+        )
 
 
 def _mono(block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -31,6 +32,16 @@ class Stream:
         self._hash = hashlib.sha256() if hashed else None
         self._seen = 0  # bytes from the beginning that are in the hash
         self._error: Exception | None = None
+        self.descriptor = file.fileno() if isinstance(file, io.BufferedReader) else None
+        """Of a local file, which libsndfile reads by itself: to ask Python for every 8 kB takes a
+        fifth of the time that FLAC takes."""
+        self._stamp = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        if self.descriptor is None:
+            return (0, 0)
+        found = os.fstat(self.descriptor)
+        return found.st_size, found.st_mtime_ns
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As of a file."""
@@ -90,6 +101,8 @@ class Stream:
 
     def check(self) -> None:
         """Raise the error that ended the reading, if there was one."""
+        if self._look() != self._stamp:
+            raise OSError(errno.EBUSY, "changed while it was read", self._uri)
         if isinstance(self._error, OSError) and not is_url(self._uri):
             raise self._error
         if isinstance(self._error, MemoryError):
@@ -102,8 +115,9 @@ class Stream:
         assert self._hash is not None
         try:
             self._file.seek(self._seen)
-            while some := self._file.read(GAP):
-                self._add(some)
+            some = memoryview(bytearray(GAP >> 2))
+            while count := self._file.readinto(some):
+                self._add(some[:count])
         except Exception as error:
             self._error = error
         self.check()

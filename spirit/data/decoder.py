@@ -8,13 +8,12 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -29,7 +28,7 @@ from spirit.streams import MAX_GROUP
 
 PROGRAM = "from spirit.data.decoder import serve; serve(**json.loads(sys.argv[1]))"
 """What the child runs, once it looks for modules where we do."""
-READY = b"ready"
+READY = b"ready\n"
 STARTING = 300.0
 """Seconds that the imports of the child may take, on a machine that does a lot besides."""
 KEPT = 64 << 20
@@ -142,8 +141,9 @@ class _Child:
         self.limits = limits
         self.fresh = True
         self._samples = _memory_file()
-        self._pipe, theirs = Pipe()
-        given = {"pipe": theirs.fileno(), "samples": self._samples, **asdict(limits)}
+        ours, theirs = socket.socketpair()
+        self._socket, self._lines = ours, ours.makefile("rwb")
+        given = {"answers": theirs.fileno(), "samples": self._samples, **asdict(limits)}
         boot = f"import json, sys; sys.path[:] = json.loads(sys.argv[2]); {PROGRAM}"
         with theirs, deaf():
             self.process = subprocess.Popen(
@@ -157,8 +157,10 @@ class _Child:
 
     def is_ready(self) -> bool:
         """Wait for its imports; after `False` it is dead."""
-        with suppress(EOFError, OSError):
-            if self._pipe.poll(STARTING) and self._pipe.recv_bytes(16) == READY:
+        with suppress(OSError):
+            self._socket.settimeout(STARTING)
+            if self._lines.readline() == READY:
+                self._socket.settimeout(self.limits.patience)
                 return True
         self.process.kill()
         return False
@@ -167,17 +169,17 @@ class _Child:
         """What it reads; raises the errors that it has met, or that it is."""
         self.fresh = False
         try:
-            self._pipe.send_bytes(json.dumps(asdict(sound)).encode())
-            in_time = self._pipe.poll(self.limits.patience)
-            answer = json.loads(self._pipe.recv_bytes(1 << 20)) if in_time else None
-        except (EOFError, OSError, ValueError):
-            raise self._crashed(sound) from None
-        if answer is None:
+            self._lines.write(json.dumps(asdict(sound)).encode() + b"\n")
+            self._lines.flush()
+            answer = json.loads(self._lines.readline(1 << 20))
+        except TimeoutError:
             raise AudioError(
                 f"{sound}: not decoded after {self.limits.patience:g} seconds; convert it to wav "
                 "or flac",
                 "timed_out",
-            )
+            ) from None
+        except (OSError, ValueError):
+            raise self._crashed(sound) from None
         if "fault" in answer:
             raise AudioError(answer["line"], answer["fault"])
         if "error" in answer:
@@ -211,7 +213,9 @@ class _Child:
         self.process.wait()
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self._pipe.close()
+        with suppress(OSError):  # what it never read
+            self._lines.close()
+        self._socket.close()
         os.close(self._samples)
 
 
@@ -223,8 +227,8 @@ def _memory_file() -> int:
         return os.dup(file.fileno())
 
 
-def serve(pipe: int, samples: int, memory: int, max_seconds: float, **_: float) -> None:
-    """The child: answers what it is asked through `pipe`, with the sound in the file `samples`."""
+def serve(answers: int, samples: int, memory: int, max_seconds: float, **_: float) -> None:
+    """The child: answers what it is asked through `answers`, the sound in the file `samples`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -232,14 +236,16 @@ def serve(pipe: int, samples: int, memory: int, max_seconds: float, **_: float) 
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # of the memory file, that is
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, sys.stderr.fileno())  # decoders complain there
-    with Connection(pipe) as connection:
-        at_rest = _private_memory()
-        connection.send_bytes(READY)
-        while True:
-            sound = Sound(**json.loads(connection.recv_bytes()))
+    at_rest = _private_memory()
+    with socket.socket(fileno=answers) as own, own.makefile("rwb") as lines:
+        lines.write(READY)
+        lines.flush()
+        for line in lines:
+            sound = Sound(**json.loads(line))
             groups = 0 if sound.row is None else 2 * MAX_GROUP
             _limit_memory(at_rest + memory + groups)
-            connection.send_bytes(json.dumps(_answer(sound, samples, max_seconds)).encode())
+            lines.write(json.dumps(_answer(sound, samples, max_seconds)).encode() + b"\n")
+            lines.flush()
 
 
 def _answer(sound: Sound, samples: int, max_seconds: float) -> dict[str, str | int]:
