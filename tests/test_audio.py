@@ -45,7 +45,7 @@ def test_decoding_by_blocks_equals_decoding_at_once(
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, rate).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", noise, rate, subtype="FLOAT")
     whole = resample(noise, rate, SAMPLE_RATE)
-    monkeypatch.setattr("spirit.audio.BLOCK", 977)
+    monkeypatch.setattr("spirit.decoding.BLOCK", 977)
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), whole, atol=1e-6)
 
 

@@ -87,7 +87,7 @@ def test_a_stretch_does_not_decode_the_rest(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
-def test_a_file_is_read_once_for_its_sound_and_its_hash(tmp_path, monkeypatch, name):
+def test_all_of_a_file_is_hashed_once(tmp_path, monkeypatch, name):
     path = write(tmp_path / name, 44_100)
     added, add = [0], streams.Stream._add
 

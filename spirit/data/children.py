@@ -30,7 +30,7 @@ def run_jobs(
         for _ in first:
             ours, theirs = context.Pipe()
             child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
-            with _deaf():
+            with deaf():
                 child.start()
             theirs.close()
             alive[ours] = child
@@ -58,7 +58,7 @@ def run_jobs(
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """A child starts with Ctrl-C held back, until it can say that it is the parent's to handle."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from spirit import commit, engine
 from spirit.data.children import run_jobs
 from spirit.data.corpus import Utterance, read_corpus, root_of
+from spirit.data.decoder import LIMITS, Limits
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
 from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, Variant, audio_name
@@ -45,12 +46,15 @@ def tokenize(
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     ray: str | None = None,
+    limits: Limits | None = LIMITS,
 ) -> dict[str, Any]:
     """Turn a corpus into unit shards in the folder `out`, in `workers` processes; returns a report.
 
     `corpus`, `root` and `columns` are those of `read_corpus`.
     `tokenizer` is a folder of ours or the released Spirit LM's `speech_tokenizer/`, whose units get
     the ids of the released models of that variant.
+    Recordings are decoded within `limits` of memory and time, in a child of each process;
+    `limits=None` decodes in the process itself.
 
     `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
     ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
@@ -70,7 +74,7 @@ def tokenize(
     began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
     base = root_of(corpus) if root is None else root
     read = partial(read_corpus, corpus, root=root, columns=columns)
-    here = PartMaker.load(tokenizer, base, str(where), variant)
+    here = PartMaker.load(tokenizer, base, str(where), variant, limits)
     vocab = here.tokenizer.vocab
     note = Note(
         vocabulary=vocab.fingerprint,
@@ -96,12 +100,12 @@ def tokenize(
     try:
         if ray is not None:
             # Of a GPU, Ray says which: a worker sees one alone.
-            there = partial(PartMaker.load, tokenizer, base, where.type, variant)
+            there = partial(PartMaker.load, tokenizer, base, where.type, variant, limits)
             places = [Path(place) for place in (tokenizer, base) if not is_url(str(place))]
             gpu = where.type == "cuda"
             made = on_ray.run_jobs(there, jobs, workers, ray, places=places, gpu=gpu)
         elif workers > 1:
-            there = partial(PartMaker.load, tokenizer, base, str(where), variant)
+            there = partial(PartMaker.load, tokenizer, base, str(where), variant, limits)
             made = run_jobs(there, jobs, workers)
         else:
             made = (progress for job in jobs for progress in here(job))
@@ -109,6 +113,7 @@ def tokenize(
         left = sum(sizes[index] for index in todo)
         seconds = _write(out, made, sum(sizes.values()), left, spent)
     finally:
+        here.decoder.close()
         torch.set_num_threads(threads)
     whole = all((out / part_name(index)).exists() for index in range(len(stretches)))
     if whole and (todo or not (out / "manifest.json").exists()):

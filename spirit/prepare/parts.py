@@ -3,8 +3,9 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from spirit.audio import LATE, AudioError, read_hashed
+from spirit.audio import LATE, AudioError
 from spirit.data.corpus import Utterance
+from spirit.data.decoder import LIMITS, Decoder, Limits
 from spirit.data.parts import Note, Row, part_bytes
 from spirit.formats.spiritlm_speech import SHORTEST, ReleasedTokenizer, is_released
 from spirit.sound import Sound, is_url
@@ -72,41 +74,55 @@ class Progress:
 class PartMaker:
     """Makes parts from recordings, in one process; paths are noted relative to `root`."""
 
-    def __init__(self, tokenizer: Tokenizer | ReleasedTokenizer, root: Path | str) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer | ReleasedTokenizer,
+        root: Path | str,
+        limits: Limits | None = LIMITS,
+    ) -> None:
         self.tokenizer, self.root = tokenizer, root
+        self.decoder = Decoder(limits)
         self.shortest = SHORTEST if isinstance(tokenizer, ReleasedTokenizer) else 1
 
     @classmethod
-    def load(cls, tokenizer: Path, root: Path | str, device: str, variant: Variant) -> "PartMaker":
+    def load(
+        cls,
+        tokenizer: Path,
+        root: Path | str,
+        device: str,
+        variant: Variant,
+        limits: Limits | None = LIMITS,
+    ) -> "PartMaker":
         """For a process of its own: reads the tokenizer, ours or a released one, and sets the
         threads."""
         torch.set_num_threads(THREADS)
         if is_released(tokenizer):
-            return cls(ReleasedTokenizer.load(tokenizer, variant, device), root)
-        return cls(Tokenizer.load(tokenizer, device), root)
+            return cls(ReleasedTokenizer.load(tokenizer, variant, device), root, limits)
+        return cls(Tokenizer.load(tokenizer, device), root, limits)
 
     def __call__(self, job: Job) -> Iterator[Progress]:
         """Encode a part's recordings, the longest first, and report on the way."""
         rows: dict[str, Row] = {}
         rejected: dict[str, Refused] = {}
         batch: list[tuple[Utterance, Heard]] = []
-        for utterance, heard, took in _read(job.utterances, job.note.batch_seconds):
-            yield Progress(job.index, spent={"decode": took})
-            if isinstance(heard, Heard) and len(heard.wave) < self.shortest:
-                heard = Refused(
-                    "too_short",
-                    f"{len(heard.wave)} samples at 16 kHz; this tokenizer needs {self.shortest}, "
-                    "leave it out",
-                )
-            if isinstance(heard, Refused):
-                rejected[utterance.id] = heard
-                yield Progress(job.index, utterances=1, rejected=1)
-                continue
-            longest = max([len(heard.wave), *(len(other.wave) for _, other in batch)])
-            if batch and longest * (len(batch) + 1) > job.note.batch_seconds * SAMPLE_RATE:
-                yield self._encode(job, batch, rows)
-                batch = []
-            batch.append((utterance, heard))
+        with closing(_read(job.utterances, job.note.batch_seconds, self.decoder)) as ahead:
+            for utterance, heard, took in ahead:
+                yield Progress(job.index, spent={"decode": took})
+                if isinstance(heard, Heard) and len(heard.wave) < self.shortest:
+                    heard = Refused(
+                        "too_short",
+                        f"{len(heard.wave)} samples at 16 kHz; this tokenizer needs "
+                        f"{self.shortest}, leave it out",
+                    )
+                if isinstance(heard, Refused):
+                    rejected[utterance.id] = heard
+                    yield Progress(job.index, utterances=1, rejected=1)
+                    continue
+                longest = max([len(heard.wave), *(len(other.wave) for _, other in batch)])
+                if batch and longest * (len(batch) + 1) > job.note.batch_seconds * SAMPLE_RATE:
+                    yield self._encode(job, batch, rows)
+                    batch = []
+                batch.append((utterance, heard))
         if batch:
             yield self._encode(job, batch, rows)
         began = time.perf_counter()
@@ -174,10 +190,10 @@ def audio_name(audio: Path | Sound, root: Path | str) -> str:
 
 
 def _read(
-    utterances: Sequence[Utterance], ahead: float
-) -> Iterator[tuple[Utterance, Heard | Refused, float]]:
-    """Decode in a thread that is `ahead` seconds of audio ahead, and say how long it took; a
-    refusal stands in the place of a recording that cannot be used."""
+    utterances: Sequence[Utterance], ahead: float, decoder: Decoder
+) -> Generator[tuple[Utterance, Heard | Refused, float], None, None]:
+    """Decode `ahead` seconds of audio ahead, and say how long it took; a refusal stands in the
+    place of a recording that cannot be used."""
     waiting: deque[tuple[Utterance, Future[tuple[Heard | Refused, float]]]] = deque()
     lengths = {utterance.id: _length(utterance) for utterance in utterances}
     queued = 0.0
@@ -190,9 +206,10 @@ def _read(
         return "", -lengths[utterance.id], utterance.id
 
     with ThreadPoolExecutor(1) as thread:
+        thread.submit(decoder.start)  # what goes wrong there shows at the first recording
         try:
             for utterance in sorted(utterances, key=turn):
-                waiting.append((utterance, thread.submit(_hear, utterance)))
+                waiting.append((utterance, thread.submit(_hear, utterance, decoder)))
                 queued += lengths[utterance.id] or UNKNOWN
                 while waiting and queued > ahead:
                     done, heard = waiting.popleft()
@@ -200,8 +217,10 @@ def _read(
                     yield done, *heard.result()
             for done, heard in waiting:
                 yield done, *heard.result()
-        finally:
-            thread.shutdown(cancel_futures=True)  # after an error nothing more is decoded
+        except BaseException:  # nothing more is decoded, nor waited for
+            thread.shutdown(wait=False, cancel_futures=True)
+            decoder.close()
+            raise
 
 
 def _length(utterance: Utterance) -> float:
@@ -214,15 +233,15 @@ def _length(utterance: Utterance) -> float:
     return max(0, sound.size) / (2 * SAMPLE_RATE)
 
 
-def _hear(utterance: Utterance) -> tuple[Heard | Refused, float]:
+def _hear(utterance: Utterance, decoder: Decoder) -> tuple[Heard | Refused, float]:
     began = time.perf_counter()
-    return _decoded(utterance), time.perf_counter() - began
+    return _decoded(utterance, decoder), time.perf_counter() - began
 
 
-def _decoded(utterance: Utterance) -> Heard | Refused:
+def _decoded(utterance: Utterance, decoder: Decoder) -> Heard | Refused:
     try:
-        wave, sha256 = read_hashed(utterance.audio)
-    except ConnectionError:  # the next run may reach it
+        wave, sha256 = decoder.read_hashed(utterance.audio)
+    except (ConnectionError, ChildProcessError):  # the next run may reach it
         raise
     except AudioError as error:
         return Refused(error.code, str(error).removeprefix(f"{Sound.of(utterance.audio)}: "))

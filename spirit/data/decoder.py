@@ -1,0 +1,298 @@
+"""Foreign recordings, decoded in a child process that may die of them, hang, or ask for too much.
+
+The samples come back through a file in memory, everything else as JSON: nothing that the child says
+is run.
+"""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock, Thread
+
+import numpy as np
+from jaxtyping import Float
+
+from spirit.audio import read_hashed
+from spirit.data.children import deaf
+from spirit.decoding import MAX_SECONDS, AudioError, read_into
+from spirit.sound import Sound
+from spirit.streams import MAX_GROUP
+
+PROGRAM = "from spirit.data.decoder import serve; serve(**json.loads(sys.argv[1]))"
+"""What the child runs, once it looks for modules where we do."""
+READY = b"ready\n"
+STARTING = 300.0
+"""Seconds that the imports of the child may take, on a machine that does a lot besides."""
+KEPT = 64 << 20
+"""Bytes of shared memory that are not given back between two recordings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What decoding one recording may take before it is refused."""
+
+    memory: int = 1 << 30
+    """Bytes of the child's own, on Linux; the samples (64 kB a second) come on top, and for rows of
+    Parquet two row groups of the largest size that is read."""
+    patience: float = 300.0
+    """Seconds by the clock. Six hours of Opus take a tenth of it."""
+    max_seconds: float = MAX_SECONDS
+    """Of sound."""
+
+
+LIMITS = Limits()
+_FATAL = ("too_large", "timed_out", "crashed")
+
+
+class _NoRoom(ChildProcessError):
+    """Not a fault of the recording."""
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "connection": ConnectionError,
+    "room": ChildProcessError,
+    "system": OSError,
+    "value": ValueError,
+}
+"""Errors that the child passes on, the more special ones first."""
+
+
+class Decoder:
+    """Reads recordings one after the other, in a child that is started when it is needed, and again
+    whenever it has died. `limits=None`: in this process, for recordings that are trusted."""
+
+    def __init__(self, limits: Limits | None = LIMITS) -> None:
+        self.limits = limits
+        self._child: _Child | None = None
+        self._reading = Lock()
+        self._closed = False
+
+    def read_hashed(self, audio: Path | Sound) -> tuple[Float[np.ndarray, " samples"], str]:
+        """As `spirit.audio.read_hashed`, within the limits.
+
+        An `AudioError` may also be `too_large`, `timed_out` or `crashed`; the first and the last do
+        not hang on what was read before. Raises `ChildProcessError` where no child will start.
+        """
+        sound = Sound.of(audio)
+        # What fsspec calls memory is that of this process alone.
+        if self.limits is None or sound.uri.startswith("memory://"):
+            return read_hashed(sound)
+        with self._reading:
+            while True:
+                child = self._started(self.limits)
+                fresh = child.fresh
+                try:
+                    return child.read(sound)
+                except AudioError as error:
+                    if error.code not in _FATAL:
+                        raise
+                    self._end()
+                    if fresh or self._closed or error.code == "timed_out":
+                        raise
+
+    def start(self) -> None:
+        """Start the child ahead of the first recording. Raises `ChildProcessError`."""
+        with self._reading:
+            if self.limits is not None:
+                self._started(self.limits)
+
+    def close(self) -> None:
+        """End the child, even in the midst of a recording; nothing can be read any more."""
+        self._closed = True
+        if child := self._child:
+            child.process.kill()
+        with self._reading:
+            self._end()
+
+    def _started(self, limits: Limits) -> "_Child":
+        if self._child is None:
+            if self._closed:
+                raise ChildProcessError("no recordings are decoded any more")
+            self._child = _Child(limits)
+            if self._closed:  # by another thread, just now
+                self._child.process.kill()
+            if not self._child.is_ready():
+                code = self._child.process.wait()
+                self._end()
+                raise ChildProcessError(
+                    f"the process that decodes recordings did not start (exit code {code}); run "
+                    "the same command again to go on"
+                )
+        return self._child
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+        self._child = None
+
+
+class _Child:
+    """A child, as its parent sees it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.fresh = True
+        self._samples = _memory_file()
+        ours, theirs = socket.socketpair()
+        self._socket, self._lines = ours, ours.makefile("rwb")
+        given = {"answers": theirs.fileno(), "samples": self._samples, **asdict(limits)}
+        boot = f"import json, sys; sys.path[:] = json.loads(sys.argv[2]); {PROGRAM}"
+        with theirs, deaf():
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", boot, json.dumps(given), json.dumps(sys.path)],
+                # Nobody writes there: it ends when this process does, however that happens.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), self._samples),
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+
+    def is_ready(self) -> bool:
+        """Wait for its imports; after `False` it is dead."""
+        with suppress(OSError):
+            self._socket.settimeout(STARTING)
+            if self._lines.readline() == READY:
+                self._socket.settimeout(self.limits.patience)
+                return True
+        self.process.kill()
+        return False
+
+    def read(self, sound: Sound) -> tuple[Float[np.ndarray, " samples"], str]:
+        """What it reads; raises the errors that it has met, or that it is."""
+        self.fresh = False
+        try:
+            self._lines.write(json.dumps(asdict(sound)).encode() + b"\n")
+            self._lines.flush()
+            answer = json.loads(self._lines.readline(1 << 20))
+        except TimeoutError:
+            raise AudioError(
+                f"{sound}: not decoded after {self.limits.patience:g} seconds; convert it to wav "
+                "or flac",
+                "timed_out",
+            ) from None
+        except (OSError, ValueError):
+            raise self._crashed(sound) from None
+        if "fault" in answer:
+            raise AudioError(answer["line"], answer["fault"])
+        if "error" in answer:
+            raise _ERRORS[answer["error"]](answer["line"])
+        return self._fetch(sound, answer["samples"]), answer["sha256"]
+
+    def _fetch(self, sound: Sound, count: int) -> Float[np.ndarray, " samples"]:
+        if os.fstat(self._samples).st_size < 4 * count:
+            raise self._crashed(sound)
+        wave = np.empty(count, np.float32)
+        left = wave.data.cast("B")
+        while left and (got := os.preadv(self._samples, [left], wave.nbytes - len(left))):
+            left = left[got:]
+        if left:
+            raise self._crashed(sound)
+        if wave.nbytes > KEPT:
+            os.truncate(self._samples, 0)
+        return wave
+
+    def _crashed(self, sound: Sound) -> AudioError:
+        self.process.kill()
+        code = self.process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return AudioError(
+            f"{sound}: the decoder died of it ({how}); convert it to wav or flac", "crashed"
+        )
+
+    def end(self) -> None:
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        with suppress(OSError):  # what it never read
+            self._lines.close()
+        self._socket.close()
+        os.close(self._samples)
+
+
+def _memory_file() -> int:
+    """A file that lies on no disk, where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("samples")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def serve(answers: int, samples: int, memory: int, max_seconds: float, **_: float) -> None:
+    """The child: answers what it is asked through `answers`, the sound in the file `samples`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    Thread(target=_end_with_parent, daemon=True).start()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # of the memory file, that is
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, sys.stderr.fileno())  # decoders complain there
+    at_rest = _private_memory()
+    with socket.socket(fileno=answers) as own, own.makefile("rwb") as lines:
+        lines.write(READY)
+        lines.flush()
+        for line in lines:
+            sound = Sound(**json.loads(line))
+            groups = 0 if sound.row is None else 2 * MAX_GROUP
+            _limit_memory(at_rest + memory + groups)
+            lines.write(json.dumps(_answer(sound, samples, max_seconds)).encode() + b"\n")
+            lines.flush()
+
+
+def _answer(sound: Sound, samples: int, max_seconds: float) -> dict[str, str | int]:
+    written = 0
+
+    def keep(block: Float[np.ndarray, " _"]) -> None:
+        nonlocal written
+        left = np.ascontiguousarray(block).data.cast("B")
+        try:
+            while left:
+                some = os.pwrite(samples, left, written)
+                left, written = left[some:], written + some
+        except OSError as error:
+            raise _NoRoom(f"no room for the samples of {sound} ({error.strerror})") from None
+
+    try:
+        digest = read_into(sound, keep, max_seconds=max_seconds)
+    except AudioError as error:
+        return {"fault": error.code, "line": str(error)}
+    except MemoryError:
+        line = f"{sound}: decoding it takes more memory than is allowed; convert it to wav or flac"
+        return {"fault": "too_large", "line": line}
+    except Exception as error:
+        for name, kind in _ERRORS.items():
+            if isinstance(error, kind):
+                return {"error": name, "line": str(error)}
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        line = f"{sound}: the decoder failed ({what}); convert it to wav or flac"
+        return {"fault": "crashed", "line": line}
+    return {"samples": written // 4, "sha256": digest}
+
+
+def _end_with_parent() -> None:
+    """Wait in a thread: what the decoder does meanwhile holds no lock of Python's."""
+    os.read(0, 1)
+    os._exit(0)
+
+
+def _private_memory() -> int:
+    """Bytes that the kernel counts against the limit; 0 where it does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
+
+
+def _limit_memory(count: int) -> None:
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    count = count if most == resource.RLIM_INFINITY else min(count, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (count, most))
