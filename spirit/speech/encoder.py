@@ -84,7 +84,8 @@ def hear(
         )
     ]
     digests: dict[Window, Digest] = {}
-    with parametrize.cached():  # the norm of weights is taken once
+    # The norm of weights is taken once.
+    with parametrize.cached():  # type: ignore[no-untyped-call]
         for batch in _batches(cuts, int(BATCH_SECONDS * SAMPLE_RATE / hop)):
             # A frame sees a little beyond its own samples: a piece ends where a next frame would.
             pieces = [waves[w.wave][w.start * hop : (w.stop + 1) * hop - 1] for w in batch]

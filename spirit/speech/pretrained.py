@@ -220,7 +220,7 @@ def _fold(embed: Any) -> None:
     dims = [dim for dim in range(3) if size.shape[dim] == 1]
     weight = direction * (size / torch.linalg.vector_norm(direction, dim=dims, keepdim=True))
     # A new one: taking the norm off would take it off every copy of the network.
-    plain: Any = nn.utils.skip_init(
+    plain: Any = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Conv1d,
         conv.in_channels,
         conv.out_channels,
