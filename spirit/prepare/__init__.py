@@ -63,7 +63,7 @@ def tokenize(
     the ids of the released models of that variant.
     `dtype` is the precision of its HuBERT: fp32, bf16, or auto, which is bf16 on a GPU for
     tokenizers of ours. Units of recordings do not depend on how they are batched, but a few of a
-    hundred depend on the precision, so it stands in the manifest.
+    thousand depend on the precision, so it stands in the manifest.
 
     `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
     ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
