@@ -86,10 +86,13 @@ class Tokenizer:
         return () if self.encoder.style is None else self.encoder.style.names
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Tokenizer":
+    def load(
+        cls, folder: Path, device: torch.device | str = "cpu", *, bf16: bool = False
+    ) -> "Tokenizer":
         """Read a tokenizer folder and check that every file is what was assembled.
 
-        Raises ValueError in one line that names the file and what to do.
+        With `bf16` its HuBERT computes in bfloat16. Raises ValueError in one line that names the
+        file and what to do.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -117,6 +120,7 @@ class Tokenizer:
             read_quantizer(folder / "units.safetensors").to(where),
             PitchTokenizer.load(folder, where) if "pitch.json" in manifest.files else None,
             StyleTokenizer.load(folder, where) if "style.json" in manifest.files else None,
+            bf16=bf16,
         )
         codec = Codec(HFText.load(folder / "text.json"), vocab)
         return cls(encoder, codec, manifest.name, manifest.fingerprint, manifest.license)

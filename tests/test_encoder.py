@@ -1,6 +1,7 @@
 """Waves to tracks, one by one and in batches, short and long."""
 
 import weakref
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,18 +10,36 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
 
 from spirit.audio import read_audio
-from spirit.speech.encoder import SpeechEncoder, hear, windows
+from spirit.speech.encoder import BEYOND, SECTION, SpeechEncoder, Window, hear, windows
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchFormat, PitchTokenizer
-from spirit.speech.quantizer import KMeans
+from spirit.speech.pretrained import Pretrained
+from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.speech.style import StyleFormat, StyleTokenizer
+from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind, Tracks
 
-SPEECH = read_audio(Path(__file__).parent / "data" / "jfk.flac")
+ROOT = Path(__file__).parent.parent
+SPEECH = read_audio(ROOT / "tests" / "data" / "jfk.flac")
+Network = Callable[[], tuple[Hubert | Pretrained, KMeans | CTCLinear]]
 PITCH = PitchFormat(width=8, depth=1, channels=16, codes=16)
 STYLE = StyleFormat(names=("a", "b", "c"), channels=32, hidden=8, context=1)
+
+
+SHAPE = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 96,
+    "conv_dim": (32,) * 4,
+    "conv_kernel": (20, 16, 4, 2),
+    "conv_stride": (10, 8, 4, 2),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
 
 
 def small_hubert(hidden: int = 32) -> Hubert:
@@ -121,17 +140,86 @@ def test_all_kinds_are_the_same_in_a_batch(encoder: SpeechEncoder) -> None:
     assert [rows(t) for t in tensors] == [rows(t) for t in together]
 
 
-def test_units_in_bf16_do_not_depend_on_the_batch_and_hardly_on_bf16(
-    encoder: SpeechEncoder,
+def apart(hubert: Hubert | Pretrained, units: int = 24) -> KMeans:
+    """Centroids where features lie, each as far as can be from those before it: what random weights
+    make of silence differs by less than floats are rounded."""
+    (features,) = hubert.features([SPEECH])
+    chosen = [0]
+    distance = (features - features[0]).square().sum(1)
+    while len(chosen) < units:
+        chosen.append(int(distance.argmax()))
+        distance = distance.minimum((features - features[chosen[-1]]).square().sum(1))
+    return KMeans(features[chosen].clone())
+
+
+def bundled() -> tuple[Hubert | Pretrained, KMeans | CTCLinear]:
+    """What was trained on speech."""
+    encoder = Tokenizer.load(ROOT / "tokenizers" / "tiny").encoder
+    return encoder.hubert, encoder.quantizer
+
+
+def of_ours() -> tuple[Hubert | Pretrained, KMeans | CTCLinear]:
+    """Random weights."""
+    torch.manual_seed(0)
+    hubert = small_hubert().eval()
+    return hubert, apart(hubert)
+
+
+def of_others() -> tuple[Hubert | Pretrained, KMeans | CTCLinear]:
+    """The same of a network that is normalized over time, as base models are."""
+    torch.manual_seed(0)
+    hubert = Pretrained(HubertModel(HubertConfig(**SHAPE)), 2, padded=True)
+    return hubert, apart(hubert)
+
+
+def of_padded() -> tuple[Hubert | Pretrained, KMeans | CTCLinear]:
+    """One of those that hear clips side by side, with padding and masks, on a CPU too."""
+    torch.manual_seed(0)
+    hubert = Pretrained(WavLMModel(WavLMConfig(**SHAPE)), 2, padded=True)
+    return hubert, apart(hubert)
+
+
+@pytest.mark.parametrize(("bf16", "least"), [(False, 1.0), (True, 0.995)])
+@pytest.mark.parametrize("network", [bundled, of_ours, of_others, of_padded])
+def test_units_do_not_depend_on_neighbours(network: Network, bf16: bool, least: float) -> None:
+    """Random stretches of speech in batches against each alone, in the same precision."""
+    encoder = SpeechEncoder(*network(), bf16=bf16)
+    same: list[np.ndarray] = []
+
+    def heard(waves: list[np.ndarray]) -> np.ndarray:
+        tracks = encoder.encode_batch(waves)
+        return np.concatenate([one.by_kind[Kind.HUBERT].unit for one in tracks])
+
+    speech = np.resize(SPEECH, 160_000)
+    stretch = st.tuples(st.integers(0, 80_000), st.integers(1, 80_000))
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(stretch, min_size=3, max_size=6))
+    def compare(stretches: list[tuple[int, int]]) -> None:
+        waves = [speech[start : start + length] for start, length in stretches]
+        together = heard(waves)
+        same.append(together == np.concatenate([heard([wave]) for wave in waves]))
+
+    compare()
+    assert len(np.concatenate(same)) > 1_000
+    assert np.concatenate(same).mean() >= least
+    assert len(set(heard([SPEECH]).tolist())) > 10
+
+
+@pytest.mark.parametrize("network", [bundled, of_ours, of_others, of_padded])
+def test_bf16_changes_few_units_and_no_network(
+    network: Network,
 ) -> None:
-    half = SpeechEncoder(encoder.hubert, encoder.quantizer, bf16=True)
-    waves = [SPEECH[start : start + length] for start, length in ((0, 90_000), (30_000, 17_000))]
-    together = [tracks.by_kind[Kind.HUBERT].unit for tracks in half.encode_batch(waves)]
-    alone = [half.encode(wave).by_kind[Kind.HUBERT].unit for wave in waves]
-    exact = [encoder.encode(wave, []).by_kind[Kind.HUBERT].unit for wave in waves]
-    same = np.concatenate(together) == np.concatenate(alone)
-    assert same.mean() >= 0.995
-    assert (np.concatenate(together) == np.concatenate(exact)).mean() > 0.8
+    hubert, quantizer = network()
+    half = SpeechEncoder(hubert, quantizer, bf16=True)
+    assert next(hubert.parameters()).dtype == torch.float32
+    assert next(half.hubert.parameters()).dtype == torch.bfloat16
+    features = half.hubert.features([SPEECH])[0]
+    assert features.dtype == torch.float32
+    units = half.encode(SPEECH).by_kind[Kind.HUBERT].unit
+    exact = SpeechEncoder(hubert, quantizer).encode(SPEECH).by_kind[Kind.HUBERT].unit
+    assert 0.9 < (units == exact).mean() <= 1
+    assert not torch.equal(features, hubert.features([SPEECH])[0])
 
 
 def test_the_base_variant_has_hubert_units_alone(encoder: SpeechEncoder) -> None:
@@ -151,32 +239,58 @@ def test_windows_give_every_frame_once_from_the_nearest_middle(frames: int) -> N
     assert cuts[0].first == 0
     assert cuts[-1].last == frames
     assert all(a.last == b.first for a, b in pairwise(cuts))
-    assert all(w.start % 400 == 0 and w.stop - w.start <= 500 for w in cuts)
+    assert all(w.start % 800 == 0 and w.stop - w.start <= 1_000 for w in cuts)
     assert all(w.start <= w.first < w.last <= w.stop for w in cuts)
     assert all(w.first % 25 == 0 for w in cuts)
     for a, b in pairwise(cuts):
-        middles = [cut.start + 250 for cut in (a, b)]
+        middles = [cut.start + 500 for cut in (a, b)]
         assert abs(a.last - 1 - middles[0]) <= abs(a.last - 1 - middles[1])
         assert abs(b.first - middles[1]) <= abs(b.first - middles[0])
-    assert (len(cuts) == 1) == (frames <= 500)
+    assert (len(cuts) == 1) == (frames <= 1_000)
 
 
 def test_long_speech_is_cut_at_fixed_places(encoder: SpeechEncoder) -> None:
-    long = np.resize(SPEECH, 47 * SAMPLE_RATE)
+    long = np.resize(SPEECH, 90 * SAMPLE_RATE)
     tracks = encoder.encode(long)
     assert {kind: len(track) for kind, track in tracks.by_kind.items()} == {
-        Kind.HUBERT: 1_175,
-        Kind.PITCH: 588,
-        Kind.STYLE: 47,
+        Kind.HUBERT: 2_250,
+        Kind.PITCH: 1_125,
+        Kind.STYLE: 90,
     }
     units = tracks.by_kind[Kind.HUBERT].unit
-    # The first 18 s depend on the first 20 s alone, whatever follows.
-    first = encoder.encode(long[: 20 * SAMPLE_RATE]).by_kind[Kind.HUBERT].unit
-    assert (units[:450] == first[:450]).mean() > 0.99
-    # And the rest is heard from second 16 on, as if that were the beginning.
-    second = encoder.encode(long[16 * SAMPLE_RATE : 36 * SAMPLE_RATE]).by_kind[Kind.HUBERT].unit
-    assert (units[450:850] == second[50:450]).mean() > 0.99
+    # The first 36 s depend on the first 40 s alone, whatever follows.
+    first = encoder.encode(long[: 40 * SAMPLE_RATE]).by_kind[Kind.HUBERT].unit
+    assert (units[:900] == first[:900]).mean() > 0.99
+    # And the rest is heard from second 32 on, as if that were the beginning.
+    second = encoder.encode(long[32 * SAMPLE_RATE : 72 * SAMPLE_RATE]).by_kind[Kind.HUBERT].unit
+    assert (units[900:1_700] == second[100:900]).mean() > 0.99
     assert rows(encoder.encode_batch([SPEECH, long])[1]) == rows(tracks)
+
+
+@given(st.integers(1, 3_000), st.integers(0, 2))
+def test_windows_of_sections_are_those_of_the_whole(extra: int, before: int) -> None:
+    """`before` whole sections, and one that is followed by so many frames."""
+    size, beyond = SECTION * 25, BEYOND * 25
+    frames = (before + 1) * size + beyond + extra
+    found = []
+    for number in range(before + 2):
+        more = number <= before
+        own = size + beyond if more else frames - number * size
+        for w in windows(0, own, 25, begun=number > 0, more=more):
+            at = number * size
+            found.append(Window(0, *(at + k for k in (w.start, w.stop, w.first, w.last))))
+    assert found == list(windows(0, frames, 25))
+
+
+def test_a_long_recording_in_sections_has_the_tracks_of_the_whole(encoder: SpeechEncoder) -> None:
+    long = np.resize(SPEECH, int((SECTION + BEYOND + 0.5) * SAMPLE_RATE))
+    size, reach = SECTION * SAMPLE_RATE, (SECTION + BEYOND) * SAMPLE_RATE
+    starts = [0, *range(size, len(long) - (reach - size), size)]
+    sections = [
+        (long[s : s + reach], True) if s != starts[-1] else (long[s:], False) for s in starts
+    ]
+    assert len(sections) == 2
+    assert rows(encoder.encode_long(sections)) == rows(encoder.encode(long))
 
 
 def test_features_are_digested_and_let_go(encoder: SpeechEncoder) -> None:
@@ -190,7 +304,7 @@ def test_features_are_digested_and_let_go(encoder: SpeechEncoder) -> None:
         return len(features)
 
     (counts,) = hear(encoder.hubert, [np.resize(SPEECH, 300 * SAMPLE_RATE)], digest)
-    assert len(counts) == 19
+    assert len(counts) == 10
     assert sum(counts) == 7_500
     assert most <= 4  # what one batch of windows holds
 

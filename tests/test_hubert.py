@@ -42,6 +42,10 @@ def test_features_and_units_of_a_clip_do_not_depend_on_its_batch(hubert, lengths
     waves = [noise(length, seed) for seed, length in enumerate(lengths)]
     together = hubert.features(waves)
     alone = [hubert.features([wave])[0] for wave in waves]
+    with torch.no_grad():
+        side_by_side = hubert(*hubert.pad(waves))  # as on a GPU
+    for batched, padded in zip(together, side_by_side, strict=True):
+        torch.testing.assert_close(batched, padded[: len(batched)], atol=1e-5, rtol=0)
     quantizer = KMeans(torch.randn(20, 32, generator=torch.Generator().manual_seed(1)))
     for batched, single in zip(together, alone, strict=True):
         torch.testing.assert_close(batched, single, atol=1e-5, rtol=0)

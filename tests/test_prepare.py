@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from pyarrow import parquet
 
 from spirit import commit
 from spirit.audio import read_audio
 from spirit.data.parts import read_note
 from spirit.data.shards import read_shards, verify
 from spirit.prepare import tokenize
+from spirit.prepare.parts import precision
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchFormat, PitchTokenizer
 from spirit.speech.quantizer import KMeans
@@ -220,6 +223,60 @@ def test_a_disk_that_fills_is_one_error_and_nothing_half_written(corpus, tokeniz
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list((tmp_path / "units").iterdir())
+
+
+def test_bf16_is_another_way_and_says_so(corpus, tokenizer, reference, tmp_path):
+    settings = {"rows_per_part": 4, "batch_seconds": 4, "dtype": "bf16"}
+    out = tmp_path / "units"
+    tokenize(corpus, tokenizer, out, **settings)
+    assert (verify(out)["dtype"], verify(reference)["dtype"]) == ("bf16", "fp32")
+    tokenize(corpus, tokenizer, tmp_path / "two", workers=2, **settings)
+    assert content(tmp_path / "two") == content(out)
+    with pytest.raises(ValueError, match=r"dtype bf16, now fp32.*give a new --out"):
+        tokenize(corpus, tokenizer, out, rows_per_part=4, batch_seconds=4)
+    with pytest.raises(ValueError, match=r"dtype 'fp16': say auto, fp32 or bf16"):
+        tokenize(corpus, tokenizer, out, dtype="fp16")
+    pairs = list(zip(read_shards(out), read_shards(reference), strict=True))
+    assert any(
+        (half.tracks.by_kind[Kind.HUBERT].unit != row.tracks.by_kind[Kind.HUBERT].unit).any()
+        for half, row in pairs
+    )
+
+
+def test_parts_of_two_precisions_are_no_folder(corpus, tokenizer, tmp_path):
+    settings = {"rows_per_part": 4, "batch_seconds": 4}
+    tokenize(corpus, tokenizer, tmp_path, part=(0, 2), dtype="bf16", **settings)
+    with pytest.raises(ValueError, match="parts of several tokenizers, variants or dtypes"):
+        tokenize(corpus, tokenizer, tmp_path, part=(1, 2), dtype="fp32", **settings)
+
+
+def test_a_note_without_dtype_is_of_fp32(corpus, tokenizer, reference, tmp_path):
+    out = shutil.copytree(reference, tmp_path / "units")
+    for path in out.glob("part-*"):
+        table = parquet.read_table(path)
+        about = json.loads(table.schema.metadata[b"spirit"])
+        assert about.pop("dtype") == "fp32"
+        parquet.write_table(table.replace_schema_metadata({"spirit": json.dumps(about)}), path)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    tokenize(corpus, tokenizer, out, rows_per_part=4, batch_seconds=4)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("part-*")} == before
+    with pytest.raises(ValueError, match="dtype fp32, now bf16"):
+        tokenize(corpus, tokenizer, out, rows_per_part=4, batch_seconds=4, dtype="bf16")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "released", "precise"),
+    [
+        ("auto", "cpu", False, "fp32"),
+        ("auto", "cuda", False, "bf16"),
+        ("auto", "cuda", True, "fp32"),
+        ("bf16", "cpu", True, "bf16"),
+        ("fp32", "cuda", False, "fp32"),
+    ],
+)
+def test_precision_is_chosen_by_device_and_tokenizer(dtype, device, released, precise):
+    folder = ROOT / "tests/golden/spiritlm/speech_tokenizer" if released else ROOT
+    assert precision(dtype, device, folder) == precise
 
 
 def test_a_folder_made_in_another_way_is_refused(corpus, tokenizer, reference, tmp_path):

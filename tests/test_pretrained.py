@@ -1,5 +1,7 @@
 """Networks of the wav2vec 2.0 family give what transformers gives, whatever the batch."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -77,10 +79,24 @@ def test_every_layer_is_the_hidden_state_of_transformers(kind, shape, layer, tmp
 def test_features_do_not_depend_on_what_a_clip_is_batched_with(kind, padded, lengths, shape):
     encoder = Pretrained(_network(kind, **shape), 2, padded=padded, normalize=1e-7)
     waves = [_wave(length, seed) for seed, length in enumerate(lengths)]
-    for wave, features in zip(waves, encoder.features(waves), strict=True):
+    with patch("spirit.speech.pretrained.packable", return_value=False):
+        side_by_side = encoder.features(waves)  # as on a GPU
+    together = encoder.features(waves)
+    for wave, features, padded_features in zip(waves, together, side_by_side, strict=True):
         alone = encoder.features([wave])[0]
         assert features.shape == alone.shape == (encoder.frames(len(wave)), 16)
         torch.testing.assert_close(features, alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(padded_features, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [BASE, LARGE])
+def test_long_clips_are_convolved_piece_by_piece(shape):
+    encoder = Pretrained(_network(**shape), 2, padded=True)
+    waves = [_wave(seconds * 16_000 + seconds) + 0.01 for seconds in (1, 5, 7)]
+    with patch("spirit.speech.packed.TILE", 1e9):
+        whole = encoder.features(waves)
+    for pieces, features in zip(encoder.features(waves), whole, strict=True):
+        torch.testing.assert_close(pieces, features, rtol=1e-4, atol=1e-5)
 
 
 def test_a_folder_says_whether_waves_are_normalized(tmp_path):

@@ -70,6 +70,17 @@ def test_the_seconds_around_have_a_say_and_those_beyond_have_none() -> None:
     assert moved.tolist() == [False] * 5 + [True] * 2
 
 
+def test_hours_have_the_styles_that_the_network_gives_them_in_one_go() -> None:
+    tokenizer = untrained()
+    pooled = torch.randn(1_001, 12, generator=torch.Generator().manual_seed(0))
+    f0 = np.random.default_rng(0).uniform(80, 300, 1_001 * 200)
+    described = torch.cat([pooled, torch.from_numpy(pool_f0(f0, 1_001))], -1)
+    with torch.inference_mode():
+        wanted = tokenizer.network(described[None])[0].argmax(-1)
+    assert tokenizer.tokens(pooled, f0).tolist() == wanted.tolist()
+    assert 0 < wanted.float().mean() < 1
+
+
 def test_padding_a_batch_changes_no_second() -> None:
     network = FORM.network().eval()
     rows = torch.randn(2, 5, FORM.inputs)

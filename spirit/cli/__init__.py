@@ -69,6 +69,13 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     show_default=True,
     help="HuBERT units alone, or with pitch and style.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="HuBERT's precision; auto: bf16 on a GPU, fp32 elsewhere and for released tokenizers.",
+)
 @click.option("--part", default="0/1", metavar="I/N", help="Every N-th part, from the I-th, only.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes.")
 @click.option(

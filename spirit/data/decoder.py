@@ -75,22 +75,30 @@ class Decoder:
         self._reading = Lock()
         self._closed = False
 
-    def read_hashed(self, audio: Path | Sound) -> tuple[Float[np.ndarray, " samples"], str]:
-        """As `spirit.audio.read_hashed`, within the limits.
+    @property
+    def max_seconds(self) -> float:
+        """Of the longest recording that is read."""
+        return MAX_SECONDS if self.limits is None else self.limits.max_seconds
+
+    def read_hashed(
+        self, audio: Path | Sound, max_seconds: float | None = None
+    ) -> tuple[Float[np.ndarray, " samples"], str]:
+        """As `spirit.audio.read_hashed`, within the limits; `max_seconds` may be less than theirs.
 
         An `AudioError` may also be `too_large`, `timed_out` or `crashed`; the first and the last do
         not hang on what was read before. Raises `ChildProcessError` where no child will start.
         """
         sound = Sound.of(audio)
+        most = self.max_seconds if max_seconds is None else min(max_seconds, self.max_seconds)
         # What fsspec calls memory is that of this process alone.
         if self.limits is None or sound.uri.startswith("memory://"):
-            return read_hashed(sound)
+            return read_hashed(sound, max_seconds=most)
         with self._reading:
             while True:
                 child = self._started(self.limits)
                 fresh = child.fresh
                 try:
-                    return child.read(sound)
+                    return child.read(sound, most)
                 except AudioError as error:
                     if error.code not in _FATAL:
                         raise
@@ -165,11 +173,12 @@ class _Child:
         self.process.kill()
         return False
 
-    def read(self, sound: Sound) -> tuple[Float[np.ndarray, " samples"], str]:
+    def read(self, sound: Sound, max_seconds: float) -> tuple[Float[np.ndarray, " samples"], str]:
         """What it reads; raises the errors that it has met, or that it is."""
         self.fresh = False
         try:
-            self._lines.write(json.dumps(asdict(sound)).encode() + b"\n")
+            asked = {**asdict(sound), "max_seconds": max_seconds}
+            self._lines.write(json.dumps(asked).encode() + b"\n")
             self._lines.flush()
             answer = json.loads(self._lines.readline(1 << 20))
         except TimeoutError:
@@ -227,7 +236,7 @@ def _memory_file() -> int:
         return os.dup(file.fileno())
 
 
-def serve(answers: int, samples: int, memory: int, max_seconds: float, **_: float) -> None:
+def serve(answers: int, samples: int, memory: int, **_: float) -> None:
     """The child: answers what it is asked through `answers`, the sound in the file `samples`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     Thread(target=_end_with_parent, daemon=True).start()
@@ -241,7 +250,9 @@ def serve(answers: int, samples: int, memory: int, max_seconds: float, **_: floa
         lines.write(READY)
         lines.flush()
         for line in lines:
-            sound = Sound(**json.loads(line))
+            asked = json.loads(line)
+            max_seconds = asked.pop("max_seconds")
+            sound = Sound(**asked)
             groups = 0 if sound.row is None else 2 * MAX_GROUP
             _limit_memory(at_rest + memory + groups)
             lines.write(json.dumps(_answer(sound, samples, max_seconds)).encode() + b"\n")

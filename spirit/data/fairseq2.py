@@ -6,17 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from spirit.audio import (
-    MAX_CHANNELS,
-    MAX_PEAK,
-    MAX_RATE,
-    MAX_SECONDS,
-    MIN_RATE,
-    AudioError,
-    read_audio,
-    resample,
-)
+from spirit.audio import MAX_SECONDS, AudioError, read_audio, resample
 from spirit.data.utterance import Utterance
+from spirit.decoding import MAX_CHANNELS, MAX_PEAK, MAX_RATE, MIN_RATE
 from spirit.sound import Sound, is_url
 from spirit.units import SAMPLE_RATE
 

@@ -64,6 +64,8 @@ class Note:
     source: str = ""
     """SHA-256 of the utterances that went in."""
     device: str = "cpu"
+    dtype: str = "fp32"
+    """Precision of the encoder, fp32 or bf16; notes without it are of fp32."""
     threads: int = 1
     """Threads of the encoder; sums of floats depend on it, and on the batches."""
     batch_seconds: float = 0.0

@@ -44,8 +44,12 @@ def write_manifest(folder: Path, vocab: Vocab, about: Mapping[str, Any]) -> dict
     notes = {path: read_note(path) for path in sorted(folder.glob("part-*.parquet"))}
     for path, note in notes.items():
         _same(f"{path} has units for", note["vocabulary"], vocab.fingerprint, about)
-    if len({(note["tokenizer"], note["variant"]) for note in notes.values()}) > 1:
-        raise ValueError(f"{folder} holds parts of several tokenizers; delete the foreign ones")
+    made = {(n["tokenizer"], n["variant"], n.get("dtype", "fp32")) for n in notes.values()}
+    if len(made) > 1:
+        raise ValueError(
+            f"{folder} holds parts of several tokenizers, variants or dtypes; delete the foreign "
+            "ones"
+        )
     rejected = [entry for note in notes.values() for entry in note["rejected"]]
     lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected]
     commit.text(folder / "rejected.jsonl", "".join(lines))

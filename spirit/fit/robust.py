@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from spirit import commit
@@ -23,7 +22,7 @@ from spirit.speech.distillation import Distillation, layer_sizes
 from spirit.speech.distort import WAYS, distort
 from spirit.speech.hubert import Hubert
 from spirit.speech.listen import Listener, Wave, features, load_waves
-from spirit.speech.pretrained import Pretrained
+from spirit.speech.pretrained import Pretrained, in_bf16
 from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.units import SAMPLE_RATE
 
@@ -167,7 +166,7 @@ def _learn(
         rank=rank(),
         world=world(),
     )
-    bf16 = training.dtype == "bf16"
+    listening = in_bf16(encoder) if training.dtype == "bf16" else encoder
 
     def step(number: int) -> dict[str, float | Tensor]:
         sound, wanted, rng = crops.draw(number)
@@ -178,7 +177,9 @@ def _learn(
             heard = wave[known[0] * encoder.hop : (known[-1] + 1) * encoder.hop]
             worse.append(distort(heard, rng, config.ways, config.share))
             targets.append(row[known])
-        batch = task.batch(_features(encoder, worse, bf16=bf16), targets)
+        # Inference tensors take no part in a backward pass.
+        rows = [row.clone() for row in listening.features(worse)]
+        batch = task.batch(rows, targets)
         metrics = engine(*batch)
         return {
             **metrics,
@@ -187,15 +188,6 @@ def _learn(
         }
 
     train(step, {"quantizer": engine}, training, config.out, recipe=config, unit="seconds")
-
-
-def _features(
-    encoder: Hubert | Pretrained, waves: Sequence[Float[np.ndarray, " _"]], *, bf16: bool
-) -> list[Float[Tensor, "_ channels"]]:
-    where = next(encoder.parameters()).device.type
-    with torch.autocast(where, torch.bfloat16, enabled=bf16):
-        rows = encoder.features(waves)
-    return [row.clone() for row in rows]  # inference tensors take no part in a backward pass
 
 
 def _finish(

@@ -1,7 +1,7 @@
 """The released speech tokenizer of Spirit LM, from its folder `speech_tokenizer/` as it is."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from spirit.formats.quantizers import read_quantizer
 from spirit.formats.spiritlm import HOPS, Variant, vocab
 from spirit.formats.spiritlm_pitch import ReleasedPitch
 from spirit.formats.spiritlm_style import ReleasedStyle
-from spirit.speech.encoder import Wave, checked
-from spirit.speech.pretrained import Pretrained
+from spirit.speech.encoder import SECTION, Wave, checked
+from spirit.speech.pretrained import Pretrained, in_bf16
 from spirit.speech.quantizer import CTCLinear, KMeans
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
 from spirit.vocab import Vocab
@@ -59,8 +59,11 @@ class ReleasedEncoder:
         quantizer: CTCLinear | KMeans,
         pitch: ReleasedPitch | None = None,
         style: ReleasedStyle | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
-        """All parts on one device. Raises ValueError if they do not fit together."""
+        """All parts on one device; with `bf16` a copy of HuBERT computes in bfloat16, and units
+        are no longer exactly the release's. Raises ValueError if they do not fit together."""
         if quantizer.channels != hubert.channels:
             raise ValueError(
                 f"the quantizer takes {quantizer.channels} channels but this HuBERT has "
@@ -71,7 +74,8 @@ class ReleasedEncoder:
                 f"this HuBERT has a frame every {hubert.hop} samples; the released clock has 640, "
                 "and a pitch token every 1280"
             )
-        self.hubert, self.quantizer, self.pitch, self.style = hubert, quantizer, pitch, style
+        self.hubert = in_bf16(hubert) if bf16 else hubert
+        self.quantizer, self.pitch, self.style = quantizer, pitch, style
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -85,7 +89,12 @@ class ReleasedEncoder:
 
     @classmethod
     def load(
-        cls, folder: Path, variant: Variant = "expressive", device: torch.device | str = "cpu"
+        cls,
+        folder: Path,
+        variant: Variant = "expressive",
+        device: torch.device | str = "cpu",
+        *,
+        bf16: bool = False,
     ) -> "ReleasedEncoder":
         """Read a released `speech_tokenizer/` folder; base needs the files of HuBERT alone.
 
@@ -101,6 +110,7 @@ class ReleasedEncoder:
             quantizer.to(torch.device(device)),
             ReleasedPitch.load(folder / PITCH, device) if expressive else None,
             ReleasedStyle.load(folder / STYLE, device) if expressive else None,
+            bf16=bf16,
         )
 
     def encode(self, wave: Wave, kinds: Collection[Kind] | None = None) -> Tracks:
@@ -144,6 +154,21 @@ class ReleasedEncoder:
             tracks.append(Tracks(by_kind))
         return tracks
 
+    def encode_long(
+        self, sections: Iterable[tuple[Wave, bool]], kinds: Collection[Kind] | None = None
+    ) -> Tracks:
+        """As of `SpeechEncoder`: a section is a whole number of chunks."""
+        every = [
+            self.encode(wave[: SECTION * SAMPLE_RATE] if more else wave, kinds).by_kind
+            for wave, more in sections
+        ]
+        return Tracks(
+            {
+                kind: Track(kind, np.concatenate([some[kind].unit for some in every]), track.hop)
+                for kind, track in every[0].items()
+            }
+        )
+
 
 def _batches(chunks: Sequence[_Chunk]) -> Iterator[list[int]]:
     """Numbers of chunks of similar length, together with their padding at most `TOGETHER` long."""
@@ -166,13 +191,19 @@ class ReleasedTokenizer:
 
     @classmethod
     def load(
-        cls, folder: Path, variant: Variant = "expressive", device: torch.device | str = "cpu"
+        cls,
+        folder: Path,
+        variant: Variant = "expressive",
+        device: torch.device | str = "cpu",
+        *,
+        bf16: bool = False,
     ) -> "ReleasedTokenizer":
         """Read a released `speech_tokenizer/` folder for one of the two variants.
 
         Raises ValueError for a file that is missing, damaged or of another model.
         """
-        encoder, ids = ReleasedEncoder.load(folder, variant, device), vocab(variant)
+        encoder = ReleasedEncoder.load(folder, variant, device, bf16=bf16)
+        ids = vocab(variant)
         for kind, count in encoder.counts.items():
             if count > ids.count[kind]:
                 raise ValueError(

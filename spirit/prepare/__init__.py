@@ -25,10 +25,20 @@ from spirit.data.corpus import Utterance, read_corpus, root_of
 from spirit.data.decoder import LIMITS, Limits
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
-from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, Variant, audio_name
+from spirit.prepare.parts import (
+    THREADS,
+    Dtype,
+    Job,
+    PartMaker,
+    Progress,
+    Variant,
+    audio_name,
+    precision,
+)
 from spirit.sound import Sound, is_url
 
-_SETTINGS = ("variant", "device", "threads", "batch_seconds")  # of a note: how units were made
+# Of a note: how units were made.
+_SETTINGS = ("variant", "device", "dtype", "threads", "batch_seconds")
 _SAME = ("format", "vocabulary", "tokenizer", *_SETTINGS, "source")  # of a part that is kept
 
 
@@ -43,6 +53,7 @@ def tokenize(
     batch_seconds: float = 120.0,
     rows_per_part: int = 512,
     device: str = "auto",
+    dtype: Dtype = "auto",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     ray: str | None = None,
@@ -53,6 +64,9 @@ def tokenize(
     `corpus`, `root` and `columns` are those of `read_corpus`.
     `tokenizer` is a folder of ours or the released Spirit LM's `speech_tokenizer/`, whose units get
     the ids of the released models of that variant.
+    `dtype` is the precision of its HuBERT: fp32, bf16, or auto, which is bf16 on a GPU for
+    tokenizers of ours. Units of recordings do not depend on how they are batched, but a few of a
+    thousand depend on the precision, so it stands in the manifest.
     Recordings are decoded within `limits` of memory and time, in a child of each process;
     `limits=None` decodes in the process itself.
 
@@ -74,13 +88,16 @@ def tokenize(
     began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
     base = root_of(corpus) if root is None else root
     read = partial(read_corpus, corpus, root=root, columns=columns)
-    here = PartMaker.load(tokenizer, base, str(where), variant, limits)
+    exact = precision(dtype, where.type, tokenizer)
+    there = partial(PartMaker.load, tokenizer, base, str(where), variant, exact, limits)
+    here = there()
     vocab = here.tokenizer.vocab
     note = Note(
         vocabulary=vocab.fingerprint,
         tokenizer=here.tokenizer.fingerprint,
         variant=variant,
         device=where.type,
+        dtype=exact,
         threads=THREADS,
         batch_seconds=batch_seconds,
     )
@@ -100,12 +117,11 @@ def tokenize(
     try:
         if ray is not None:
             # Of a GPU, Ray says which: a worker sees one alone.
-            there = partial(PartMaker.load, tokenizer, base, where.type, variant, limits)
+            far = partial(PartMaker.load, tokenizer, base, where.type, variant, exact, limits)
             places = [Path(place) for place in (tokenizer, base) if not is_url(str(place))]
             gpu = where.type == "cuda"
-            made = on_ray.run_jobs(there, jobs, workers, ray, places=places, gpu=gpu)
+            made = on_ray.run_jobs(far, jobs, workers, ray, places=places, gpu=gpu)
         elif workers > 1:
-            there = partial(PartMaker.load, tokenizer, base, str(where), variant, limits)
             made = run_jobs(there, jobs, workers)
         else:
             made = (progress for job in jobs for progress in here(job))
@@ -180,7 +196,8 @@ def _take_stock(out: Path, mine: Mapping[int, Note], parts: int, *, alone: bool)
             continue
         found, wanted = read_note(path), asdict(note)
         for key in _SAME:
-            if found.get(key) != wanted[key]:
+            # A note that does not know a setting is of the time before there was a choice.
+            if found.setdefault(key, getattr(Note, key, None)) != wanted[key]:
                 raise ValueError(
                     f"{path} was made from another corpus or in another way ({key} "
                     f"{found.get(key)}, now {wanted[key]}); give a new --out or delete {out}"

@@ -3,12 +3,12 @@
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ from spirit.data.corpus import Utterance
 from spirit.data.decoder import LIMITS, Decoder, Limits
 from spirit.data.parts import Note, Row, part_bytes
 from spirit.formats.spiritlm_speech import SHORTEST, ReleasedTokenizer, is_released
+from spirit.prepare.long import LONGEST, Long
 from spirit.sound import Sound, is_url
 from spirit.tokenizer import Tokenizer
-from spirit.units import SAMPLE_RATE, Kind
+from spirit.units import SAMPLE_RATE, Kind, Tracks
 
 Variant = Literal["base", "expressive"]
+Dtype = Literal["auto", "fp32", "bf16"]
 Wave = Float[np.ndarray, " _"]
+Made = TypeVar("Made")
 
 THREADS = 1
 """Of torch in each process: more processes are faster than more threads, and sums stay the same."""
@@ -91,14 +94,16 @@ class PartMaker:
         root: Path | str,
         device: str,
         variant: Variant,
+        dtype: str = "fp32",
         limits: Limits | None = LIMITS,
     ) -> "PartMaker":
         """For a process of its own: reads the tokenizer, ours or a released one, and sets the
         threads."""
         torch.set_num_threads(THREADS)
+        bf16 = dtype == "bf16"
         if is_released(tokenizer):
-            return cls(ReleasedTokenizer.load(tokenizer, variant, device), root, limits)
-        return cls(Tokenizer.load(tokenizer, device), root, limits)
+            return cls(ReleasedTokenizer.load(tokenizer, variant, device, bf16=bf16), root, limits)
+        return cls(Tokenizer.load(tokenizer, device, bf16=bf16), root, limits)
 
     def __call__(self, job: Job) -> Iterator[Progress]:
         """Encode a part's recordings, the longest first, and report on the way."""
@@ -117,6 +122,9 @@ class PartMaker:
                 if isinstance(heard, Refused):
                     rejected[utterance.id] = heard
                     yield Progress(job.index, utterances=1, rejected=1)
+                    continue
+                if isinstance(heard, Long):
+                    yield self._encode_long(job, utterance, heard, rows, rejected)
                     continue
                 longest = max([len(heard.wave), *(len(other.wave) for _, other in batch)])
                 if batch and longest * (len(batch) + 1) > job.note.batch_seconds * SAMPLE_RATE:
@@ -153,29 +161,67 @@ class PartMaker:
     ) -> Progress:
         began = time.perf_counter()
         waves = [heard.wave for _, heard in batch]
-        kinds = {Kind.HUBERT} if job.note.variant == "base" else None
-        every = self.tokenizer.encoder.encode_batch(waves, kinds)
+        every = self.tokenizer.encoder.encode_batch(waves, _kinds(job))
         for (utterance, heard), tracks in zip(batch, every, strict=True):
-            sound = Sound.of(utterance.audio)
-            rows[utterance.id] = Row(
-                id=utterance.id,
-                audio=audio_name(sound, self.root),
-                seconds=len(heard.wave) / SAMPLE_RATE,
-                text=utterance.text,
-                words=utterance.words,
-                speaker=utterance.speaker,
-                language=utterance.language,
-                style=utterance.style,
-                tracks=tracks,
-                start=sound.start,
-                stop=sound.stop,
-                parquet_row=sound.row,
-                parquet_column=sound.column,
-                sha256=heard.sha256,
-            )
+            rows[utterance.id] = self._row(utterance, len(heard.wave), heard.sha256, tracks)
         seconds = sum(len(wave) for wave in waves) / SAMPLE_RATE
         spent = {"encode": time.perf_counter() - began}
         return Progress(job.index, utterances=len(batch), seconds=seconds, spent=spent)
+
+    def _encode_long(
+        self,
+        job: Job,
+        utterance: Utterance,
+        heard: Long,
+        rows: dict[str, Row],
+        rejected: dict[str, Refused],
+    ) -> Progress:
+        """Decode and encode by turns; a fault of the recording may show hours into it."""
+        began = time.perf_counter()
+        encode = self.tokenizer.encoder.encode_long
+        tracks = _or_refused(utterance, lambda: encode(heard, _kinds(job)))
+        if isinstance(tracks, Tracks):
+            tracks = _late(utterance, heard.samples) or tracks
+        spent = {"encode": time.perf_counter() - began}
+        if isinstance(tracks, Refused):
+            rejected[utterance.id] = tracks
+            return Progress(job.index, utterances=1, rejected=1, spent=spent)
+        rows[utterance.id] = self._row(utterance, heard.samples, heard.sha256, tracks)
+        seconds = heard.samples / SAMPLE_RATE
+        return Progress(job.index, utterances=1, seconds=seconds, spent=spent)
+
+    def _row(self, utterance: Utterance, samples: int, sha256: str, tracks: Tracks) -> Row:
+        sound = Sound.of(utterance.audio)
+        return Row(
+            id=utterance.id,
+            audio=audio_name(sound, self.root),
+            seconds=samples / SAMPLE_RATE,
+            text=utterance.text,
+            words=utterance.words,
+            speaker=utterance.speaker,
+            language=utterance.language,
+            style=utterance.style,
+            tracks=tracks,
+            start=sound.start,
+            stop=sound.stop,
+            parquet_row=sound.row,
+            parquet_column=sound.column,
+            sha256=sha256,
+        )
+
+
+def _kinds(job: Job) -> set[Kind] | None:
+    return {Kind.HUBERT} if job.note.variant == "base" else None
+
+
+def precision(dtype: Dtype, device: str, tokenizer: Path) -> str:
+    """What `auto` stands for: bf16 on a GPU; fp32 on a CPU, and where units are to be those of a
+    release. Raises ValueError for a dtype that does not exist."""
+    if dtype not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"dtype {dtype!r}: say auto, fp32 or bf16")
+    if dtype != "auto":
+        return dtype
+    return "bf16" if device == "cuda" and not is_released(tokenizer) else "fp32"
 
 
 def audio_name(audio: Path | Sound, root: Path | str) -> str:
@@ -191,10 +237,10 @@ def audio_name(audio: Path | Sound, root: Path | str) -> str:
 
 def _read(
     utterances: Sequence[Utterance], ahead: float, decoder: Decoder
-) -> Generator[tuple[Utterance, Heard | Refused, float], None, None]:
+) -> Generator[tuple[Utterance, Heard | Long | Refused, float], None, None]:
     """Decode `ahead` seconds of audio ahead, and say how long it took; a refusal stands in the
     place of a recording that cannot be used."""
-    waiting: deque[tuple[Utterance, Future[tuple[Heard | Refused, float]]]] = deque()
+    waiting: deque[tuple[Utterance, Future[tuple[Heard | Long | Refused, float]]]] = deque()
     lengths = {utterance.id: _length(utterance) for utterance in utterances}
     queued = 0.0
 
@@ -233,24 +279,40 @@ def _length(utterance: Utterance) -> float:
     return max(0, sound.size) / (2 * SAMPLE_RATE)
 
 
-def _hear(utterance: Utterance, decoder: Decoder) -> tuple[Heard | Refused, float]:
+def _hear(utterance: Utterance, decoder: Decoder) -> tuple[Heard | Long | Refused, float]:
     began = time.perf_counter()
-    return _decoded(utterance, decoder), time.perf_counter() - began
+    heard = _or_refused(utterance, lambda: _decoded(utterance, decoder))
+    return heard, time.perf_counter() - began
 
 
-def _decoded(utterance: Utterance, decoder: Decoder) -> Heard | Refused:
+def _or_refused(utterance: Utterance, work: Callable[[], Made]) -> Made | Refused:
+    """What the work makes of a recording, or why it cannot be used."""
     try:
-        wave, sha256 = decoder.read_hashed(utterance.audio)
+        return work()
     except (ConnectionError, ChildProcessError):  # the next run may reach it
         raise
     except AudioError as error:
         return Refused(error.code, str(error).removeprefix(f"{Sound.of(utterance.audio)}: "))
     except (ValueError, OSError) as error:
         return Refused("not_readable", " ".join(str(error).split()))
-    if utterance.words and utterance.words[-1].stop > len(wave) + LATE:
-        said, there = utterance.words[-1].stop / SAMPLE_RATE, len(wave) / SAMPLE_RATE
-        return Refused(
-            "words_beyond_end",
-            f"the words end at {said:.2f} s but the recording at {there:.2f} s; align it again",
-        )
-    return Heard(wave, sha256)
+
+
+def _decoded(utterance: Utterance, decoder: Decoder) -> Heard | Long | Refused:
+    try:
+        wave, sha256 = decoder.read_hashed(utterance.audio, LONGEST)
+    except AudioError as error:
+        if error.code != "too_long" or decoder.max_seconds <= LONGEST:
+            raise
+        return Long(utterance.audio, decoder.read_hashed, decoder.max_seconds)
+    return _late(utterance, len(wave)) or Heard(wave, sha256)
+
+
+def _late(utterance: Utterance, samples: int) -> Refused | None:
+    """The refusal of a recording that ends before its words do."""
+    if not utterance.words or utterance.words[-1].stop <= samples + LATE:
+        return None
+    said, there = utterance.words[-1].stop / SAMPLE_RATE, samples / SAMPLE_RATE
+    return Refused(
+        "words_beyond_end",
+        f"the words end at {said:.2f} s but the recording at {there:.2f} s; align it again",
+    )

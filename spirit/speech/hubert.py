@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
 from spirit import commit
+from spirit.speech.packed import packed
 from spirit.units import SAMPLE_RATE
 
 WEIGHTS, SHAPE = "hubert.safetensors", "hubert.json"
@@ -158,8 +159,19 @@ class Hubert(nn.Module):
         """
         if not waves:
             return []
+        wanted, shape = layer or self.layer, self.network.config
+        if wanted == shape.num_hidden_layers and not shape.do_stable_layer_norm:
+            wanted = 0  # what comes out at the end; the layers on the way need not be kept
         padded, counts = self.pad(waves)
-        hidden = self(padded.to(next(self.parameters()).device), counts, layer=layer or self.layer)
+        where = next(self.parameters())
+        if where.device.type == "cpu" and not wanted:
+            margin = self.reach - self.hop
+            rows = [
+                row[: count * self.hop + margin] for row, count in zip(padded, counts, strict=True)
+            ]
+            return [row.float() for row in packed(self.network, rows, SAMPLE_RATE // self.hop)]
+        # In the network's own precision, where it is.
+        hidden = self(padded.to(where), counts, layer=wanted)
         return [row[:count].float() for row, count in zip(hidden, counts, strict=True)]
 
     def cut(self, layer: int) -> "Hubert":

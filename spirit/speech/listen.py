@@ -14,7 +14,7 @@ from spirit.engine import main_process
 from spirit.speech.encoder import hear
 from spirit.speech.hubert import Hubert
 from spirit.speech.mfcc import mfcc
-from spirit.speech.pretrained import Pretrained
+from spirit.speech.pretrained import Pretrained, in_bf16
 from spirit.units import SAMPLE_RATE
 
 Wave = Int[np.ndarray, " _"]
@@ -53,8 +53,9 @@ class Listener:
     """The features of a HuBERT, or MFCC where there is none."""
 
     def __init__(self, hubert: Hubert | Pretrained | None, hop: int, *, bf16: bool = False) -> None:
-        """`hop` is that of the MFCC; `bf16` computes HuBERT's products in bfloat16."""
-        self.hubert, self.hop, self.bf16 = hubert, hop, bf16
+        """`hop` is that of the MFCC; with `bf16` a copy of HuBERT computes in bfloat16."""
+        self.hubert = in_bf16(hubert) if hubert is not None and bf16 else hubert
+        self.hop = hop
 
     def __call__(self, waves: Sequence[Wave], digest: Digest) -> list[np.ndarray]:
         """What `digest` makes of each recording's features, a long one window by window."""
@@ -72,7 +73,7 @@ class Listener:
         """The same for a few recordings, without a word."""
         if self.hubert is None:
             return [digest(torch.from_numpy(mfcc(wave, self.hop))) for wave in waves]
-        heard = hear(self.hubert, waves, digest, bf16=self.bf16)
+        heard = hear(self.hubert, waves, digest)
         return [np.concatenate(parts) for parts in heard]
 
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from transformers import (
 )
 
 from spirit.speech.hubert import SHAPE, WEIGHTS, Hubert, save_network
+from spirit.speech.packed import packable, packed
+from spirit.units import SAMPLE_RATE
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "hubert": (HubertConfig, HubertModel),
@@ -69,7 +71,7 @@ class Pretrained(nn.Module):
             if shape.do_stable_layer_norm:
                 # The norm behind the layers belongs to the network as a whole.
                 network.encoder.layer_norm = nn.Identity()
-        _fold(network.encoder.pos_conv_embed.conv)
+        _fold(network.encoder.pos_conv_embed)
         self.network = network
         self.whole, self.layer = not layer, layer or layers
         self.normalize, self.padded = normalize, padded
@@ -139,11 +141,12 @@ class Pretrained(nn.Module):
                 f"sees {self.reach}; leave it out or add silence"
             )
         ready = [self._ready(wave) for wave in waves]
-        batch = torch.zeros(len(ready), max(map(len, ready)))
-        for row, wave in zip(batch, ready, strict=True):
-            row[: len(wave)] = wave
-        device = next(self.parameters()).device
-        hidden = self(batch.to(device), [len(wave) for wave in ready])
+        where = next(self.parameters())
+        if where.device.type == "cpu" and packable(self.network):
+            return [row.float() for row in packed(self.network, ready, SAMPLE_RATE // self.hop)]
+        batch = nn.utils.rnn.pad_sequence(ready, batch_first=True)
+        # In the network's own precision, where it is.
+        hidden = self(batch.to(where), [len(wave) for wave in ready])
         counts = [self.frames(len(wave)) for wave in waves]
         return [row[:count].float() for row, count in zip(hidden, counts, strict=True)]
 
@@ -184,6 +187,9 @@ class Pretrained(nn.Module):
         return nn.functional.pad(body, (margin // 2, whole - margin // 2 - len(body)))
 
 
+Encoder = TypeVar("Encoder", bound=Hubert | Pretrained)
+
+
 def load_network(folder: Path) -> Hubert | Pretrained:
     """Read what either of them saved. Raises ValueError for a folder that holds neither."""
     try:
@@ -193,20 +199,38 @@ def load_network(folder: Path) -> Hubert | Pretrained:
     return Pretrained.load(folder) if family else Hubert.load(folder)
 
 
-def _fold(conv: Any) -> None:
-    """Replace weight norm by the weights it stands for.
+def in_bf16(encoder: Encoder) -> Encoder:
+    """A copy that computes in bfloat16; its features are rounded to that and given as float32."""
+    half = copy.deepcopy(encoder).eval()
+    _fold(half.network.encoder.pos_conv_embed)  # the product before the rounding
+    return half.to(torch.bfloat16)
+
+
+def _fold(embed: Any) -> None:
+    """Replace the convolution of positions by one whose weights are what weight norm stands for.
 
     That saves the product in every pass, whose last bits depend on the number of threads; frames
     that lie between two units would change sides with it.
     """
+    conv = embed.conv
     if not parametrize.is_parametrized(conv, "weight"):
         return
     norm = conv.parametrizations.weight
     size, direction = norm.original0.detach(), norm.original1.detach()
     dims = [dim for dim in range(3) if size.shape[dim] == 1]
     weight = direction * (size / torch.linalg.vector_norm(direction, dim=dims, keepdim=True))
-    parametrize.remove_parametrizations(conv, "weight", leave_parametrized=True)
-    conv.weight = nn.Parameter(weight)
+    # A new one: taking the norm off would take it off every copy of the network.
+    plain: Any = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Conv1d,
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size[0],
+        padding=conv.padding[0],
+        groups=conv.groups,
+        device=weight.device,
+    )
+    plain.weight, plain.bias = nn.Parameter(weight), conv.bias
+    embed.conv = plain
 
 
 def _normalized(

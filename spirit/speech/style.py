@@ -19,6 +19,8 @@ F0_STATISTICS = 8
 """How many numbers describe the pitch of a second (`pool_f0`)."""
 MIDDLE_F0 = 150.0
 """Log F0 is counted from here, so that the numbers are small."""
+TOGETHER = 400
+"""Seconds that are described to the network at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +158,14 @@ class StyleTokenizer:
         """The style of every second: `pooled` is from `pool_features`, `f0` is at 200 Hz."""
         device = self.network.mean.device
         pitch = torch.from_numpy(pool_f0(f0, len(pooled)))
-        described = torch.cat([pooled.to(device), pitch.to(device)], -1)
-        styles: np.ndarray = self.network(described[None])[0].argmax(-1).cpu().numpy()
-        return styles.astype(np.int32)
+        styles = []
+        for start in range(0, len(pooled), TOGETHER):  # memory stays flat
+            stop = start + TOGETHER
+            around = slice(max(0, start - self.form.context), stop + self.form.context)
+            described = torch.cat([pooled[around].to(device), pitch[around].to(device)], -1)
+            scores = self.network(described[None])[0][start - around.start :][:TOGETHER]
+            styles.append(scores.argmax(-1).cpu().numpy())
+        return np.concatenate(styles).astype(np.int32)
 
     @torch.inference_mode()
     def figures(
