@@ -201,9 +201,10 @@ def load_network(folder: Path) -> Hubert | Pretrained:
 
 def in_bf16(encoder: Encoder) -> Encoder:
     """A copy that computes in bfloat16; its features are rounded to that and given as float32."""
-    half = copy.deepcopy(encoder).eval()
+    half = copy.deepcopy(encoder)
     _fold(half.network.encoder.pos_conv_embed)  # the product before the rounding
-    return half.to(torch.bfloat16)
+    half.eval().to(torch.bfloat16)
+    return half
 
 
 def _fold(embed: Any) -> None:
