@@ -56,9 +56,9 @@ def hurt(monkeypatch, tmp_path):
 
 
 def children() -> set[int]:
-    """Processes that we have started and that have not ended."""
+    """Decoders that we have started and that have not ended; other tests start other processes."""
     own = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-    return {int(pid) for pid in own}
+    return {int(pid) for pid in own if b"data.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def is_alive(pid: int) -> bool:

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from spirit import commit, prepare
-from spirit.audio import AudioError, read_audio, read_hashed
+from spirit.audio import MAX_SECONDS, AudioError, read_audio, read_hashed
+from spirit.data.decoder import Decoder
 from spirit.data.shards import read_shards
-from spirit.prepare import parts
 from spirit.prepare.long import Long
 from spirit.sound import Sound
 from spirit.speech.encoder import BEYOND, SECTION
@@ -56,9 +56,12 @@ def test_sections_are_the_recording(talk, stretch):
 def test_a_long_recording_has_the_units_of_the_whole(talk, tokenizer, tmp_path, monkeypatch):
     heard = []
     monkeypatch.setattr(
-        parts,
+        Decoder,
         "read_hashed",
-        lambda *a, **k: (found := read_hashed(*a, **k), heard.append(found))[0],
+        lambda _, audio, max_seconds=MAX_SECONDS: (
+            found := read_hashed(audio, max_seconds=max_seconds),
+            heard.append(found),
+        )[0],
     )
     prepare.tokenize(talk.parent, tokenizer, tmp_path / "units", **BASE)
     (row,) = read_shards(tmp_path / "units")
@@ -101,10 +104,8 @@ def test_what_is_wrong_at_the_end_refuses_the_whole(talk, tokenizer, tmp_path):
     assert refused["nan"]["reason"].startswith("some samples are NaN")
 
 
-def test_more_than_six_hours_are_refused_before_any_work(talk, monkeypatch):
-    monkeypatch.setattr("spirit.prepare.long.MAX_SECONDS", 815.0)
+def test_more_than_is_allowed_is_refused_before_any_work(talk):
     with pytest.raises(AudioError, match=r"talk.flac: longer than 815 seconds; cut it") as caught:
-        next(iter(Long(talk, read_hashed)))
+        next(iter(Long(talk, read_hashed, 815.0)))
     assert caught.value.code == "too_long"
-    monkeypatch.setattr("spirit.prepare.long.MAX_SECONDS", float(SECONDS))
-    assert len(list(Long(talk, read_hashed))) == 2
+    assert len(list(Long(talk, read_hashed, float(SECONDS)))) == 2
