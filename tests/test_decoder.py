@@ -58,7 +58,7 @@ def hurt(monkeypatch, tmp_path):
 def children() -> set[int]:
     """Decoders that we have started and that have not ended; other tests start other processes."""
     own = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-    return {int(pid) for pid in own if b"data.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {int(p) for p in own if b"tracker" not in Path(f"/proc/{p}/cmdline").read_bytes()}
 
 
 def is_alive(pid: int) -> bool:

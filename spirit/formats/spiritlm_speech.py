@@ -75,6 +75,8 @@ class ReleasedEncoder:
                 "and a pitch token every 1280"
             )
         self.hubert = in_bf16(hubert) if bf16 else hubert
+        # The sums of the release, in its order: where two units are equally near, that decides.
+        self.hubert.packs = False
         self.quantizer, self.pitch, self.style = quantizer, pitch, style
 
     @property

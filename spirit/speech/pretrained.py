@@ -75,6 +75,8 @@ class Pretrained(nn.Module):
         self.network = network
         self.whole, self.layer = not layer, layer or layers
         self.normalize, self.padded = normalize, padded
+        self.packs = True
+        """Whether a CPU may take sums in another order than transformers does, which is faster."""
         self.channels: int = shape.hidden_size
         self._convolutions = list(zip(shape.conv_kernel, shape.conv_stride, strict=True))
         self.hop: int = math.prod(shape.conv_stride)
@@ -142,7 +144,7 @@ class Pretrained(nn.Module):
             )
         ready = [self._ready(wave) for wave in waves]
         where = next(self.parameters())
-        if where.device.type == "cpu" and packable(self.network):
+        if where.device.type == "cpu" and self.packs and packable(self.network):
             return [row.float() for row in packed(self.network, ready, SAMPLE_RATE // self.hop)]
         batch = nn.utils.rnn.pad_sequence(ready, batch_first=True)
         # In the network's own precision, where it is.
