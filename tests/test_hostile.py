@@ -117,6 +117,9 @@ def test_names_of_a_manifest_cannot_end_the_run(tmp_path):
     assert codes == {"lines": "missing", "self": "not_a_file"}
 
 
+CHANGED = "changed while it was read"
+
+
 def test_files_that_vanish_grow_or_shrink_while_they_are_read(tmp_path):
     path, noise = tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 400_000)
     soundfile.write(path, noise, 48_000)
@@ -141,13 +144,12 @@ def test_files_that_vanish_grow_or_shrink_while_they_are_read(tmp_path):
             except AudioError as error:
                 codes.add(error.code)
             except OSError as error:
-                assert "changed while it was read" in str(error)
-                codes.add("changed")
+                codes.add(str(error.strerror))
     finally:
         done.set()
         meddling.join()
         decoder.close()
-    assert codes <= {"heard", "missing", "empty", "not_audio", "cut_short", "changed"}
+    assert codes <= {"heard", "missing", "empty", "not_audio", "cut_short", CHANGED}
     assert len(codes) > 1
 
 

@@ -9,7 +9,6 @@ import os
 import pickle
 import signal
 import threading
-from collections import UserDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +23,20 @@ import ray.data
 from spirit.prepare.parts import Job, Progress
 
 Work = Callable[[Job], Iterator[Progress]]
+
+# Ray copies the class of an actor, code and all, so its methods must be plain: checks of shapes, as
+# the tests put around every function, cannot be copied.
+Tries = type(
+    "Tries",
+    (),
+    {
+        "__init__": lambda self: setattr(self, "counts", {}),
+        "begin": lambda self, i: (
+            self.counts.update({i: self.counts.get(i, 0) + 1}) or self.counts[i]
+        ),
+    },
+)
+"""How often each part was begun: `begin` counts one more and says how often by now."""
 
 TRIES = 3
 """Of a part: what ends its worker as often is not bad luck. Ray itself would go on for ever."""
@@ -57,8 +70,8 @@ def run_jobs(
     if not some:  # a Ray takes seconds to start
         return
     with cluster(address, workers):
-        # How often each part was begun, also by workers that are no more: a dictionary in an actor.
-        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(UserDict).remote()
+        # How often each part was begun, also by workers that are no more.
+        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
         told = (make, [place.absolute() for place in (Path.cwd(), *places)], tries)
         while some:
             left = {job.index for job in some}
@@ -119,9 +132,7 @@ class _Worker:
         return {"report": pickle.dumps(report)}
 
     def _report(self, job: Job) -> Progress:
-        before = ray.get(self.tries.get.remote(job.index, 0))
-        ray.get(self.tries.update.remote({job.index: before + 1}))
-        if before >= TRIES:
+        if ray.get(self.tries.begin.remote(job.index)) > TRIES:
             raise ChildProcessError(
                 f"{TRIES} workers died at part {job.index}, which is often a lack of memory; run "
                 "the same command again to go on, with fewer workers or larger nodes"
