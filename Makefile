@@ -1,17 +1,24 @@
 # make demo   the bundled model hears, answers and speaks        make test   the test suite
 # make check  format, lint, types, layers                        make tiny   rebuild the bundle
 # make eval   measure the bundle on recordings that it was not trained on
+# make check-fairseq2   the second set of versions, in .venv-fairseq2, and the tests that hold in both
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two test processes with one thread each beat one process with two.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-EXTRAS := audio,pitch,train,align,eval,sentencepiece,demo,recipes,dev
+EXTRAS := audio,pitch,train,align,eval,sentencepiece,demo,recipes,ray,dev
 
 # What tests of the recipe need (they are skipped without), and an allocator that it is faster with.
 SYSTEM := flite asterisk-core-sounds-en-g722 libjemalloc2
 
-.PHONY: demo test check tiny eval packages clean
+# fairseq2 pins torch 2.9.1 (for CUDA, 7 GB) and transformers 4.57; these tests run in both sets.
+FAIRSEQ2 := .venv-fairseq2
+FAIRSEQ2_EXTRAS := fairseq2,align,dev
+FAIRSEQ2_TESTS := $(addprefix tests/test_,$(addsuffix .py,fairseq2 align codec corpora hubert \
+  interop_spiritlm lm_model pipeline pretrained tokenizer))
+
+.PHONY: demo test check check-fairseq2 tiny eval packages clean
 demo: .venv/installed
 	$(BIN)/python -m spirit.demo
 
@@ -23,6 +30,9 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
+
+check-fairseq2: $(FAIRSEQ2)/installed packages
+	$(TEST_ENV) $(FAIRSEQ2)/bin/python -m pytest -q -n 2 $(FAIRSEQ2_TESTS) $(ARGS)
 
 tiny: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/tiny/run.sh
@@ -38,13 +48,24 @@ packages:
 	  { $$as apt-get update -qq && $$as apt-get install -qqy --no-install-recommends $$missing; } \
 	    >/dev/null 2>&1 || echo "some tests are skipped for want of: $$missing (apt-get install)"; }
 
+# A virtual environment, its constraints and the extras that it gets.
 # Debian splits ensurepip from Python; pip itself then fills the empty environment.
+define install
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || \
+	  { rm -rf $(1) && $(PYTHON) -m venv --without-pip $(1); }
+	$(1)/bin/python -m pip --version >/dev/null 2>&1 || \
+	  $(PYTHON) -m pip --python $(1)/bin/python install -q pip
+	$(1)/bin/python -m pip install -q -c $(2) -e '.[$(3)]'
+endef
+
 .venv/installed: setup.cfg pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
-	  { rm -rf .venv && $(PYTHON) -m venv --without-pip .venv; }
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || \
-	  $(PYTHON) -m pip --python $(BIN)/python install -q pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	$(call install,.venv,constraints.txt,$(EXTRAS))
+	touch $@
+
+# Where the system has no libsndfile, fairseq2 looks for one in lib/; soundfile brings one along.
+$(FAIRSEQ2)/installed: setup.cfg pyproject.toml constraints-fairseq2.txt
+	$(call install,$(FAIRSEQ2),constraints-fairseq2.txt,$(FAIRSEQ2_EXTRAS))
+	cd $(FAIRSEQ2)/lib && ln -sf python3*/site-packages/_soundfile_data/libsndfile*.so libsndfile.so.1
 	touch $@
 
 clean:

@@ -24,8 +24,9 @@ MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_PEAK = 100.0  # a mixing desk peaks at 2 or 4; integers saved as floats at 32,768
 LATE = SAMPLE_RATE // 10
 """Samples that times may lie beyond the end of a recording: people and aligners round."""
-MARGIN = SAMPLE_RATE // 10
-"""Samples around a stretch that the resampler hears, more than its filter reaches."""
+MARGIN = SAMPLE_RATE // 2
+"""Samples around a stretch that are decoded too: more than the resampler's filter reaches, and than
+MP3 needs behind a seek until it sounds as if played from the beginning."""
 ALL = 1 << 62
 BLOCK = 1 << 18  # values decoded at a time: a forged header can ask for no more than this
 
@@ -229,6 +230,8 @@ def _blocks(
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
     if stretch.first:
         file.seek(stretch.first)
+    # soundfile seeks behind every block to where it is already, and in MP3 a seek is heard.
+    file.seekable = lambda: False
     decoded = 0
     while len(
         block := file.read(min(most, stretch.frames - decoded), dtype="float32", always_2d=True)

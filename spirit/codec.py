@@ -1,6 +1,7 @@
 """The only door between documents and token ids."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,8 +163,10 @@ def word_tokenizer(path: Path, texts: Iterable[str], size: int) -> None:
     tokenizer = Tokenizer(models.BPE())
     _split_words(tokenizer)
     pieces = size - len(_ENDS)
+    # What corpora write for unknown words would become a piece of that name, and special.
+    plain = (re.sub("<(s|/s|pad|unk)>", " ", text) for text in texts)
     tokenizer.train_from_iterator(
-        texts,
+        plain,
         trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, show_progress=False),
     )
     model = json.loads(tokenizer.to_str())["model"]
@@ -217,7 +220,7 @@ def _write_bpe(
 
 class Codec:
     """Documents to ids and back. `decode` undoes `encode` where no segment is empty and none
-    follows its like."""
+    follows its like, but for what `words` leaves out of speech that is to be transcribed."""
 
     def __init__(self, text: TextTokenizer, vocab: Vocab) -> None:
         if text.size != vocab.text_tokens or (text.bos, text.eos) != (vocab.bos, vocab.eos):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from transformers import LlamaForCausalLM
 
 from spirit import bundle, config
@@ -18,13 +18,13 @@ from spirit.lm import model as llama
 from spirit.lm.generate import generate, generate_many, likelihood, search
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind, Tracks, Units
-from spirit.vocab import Want
+from spirit.vocab import Vocab, Want
 from spirit.vocoder import Vocoder
 
 TEMPERATURE: dict[Task, float] = {"continue": 0.8, "transcribe": 0.0, "speak": 0.5}
 BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
-TRIES: dict[Task, int] = {"speak": 4}
+TRIES: dict[Task, int] = {"speak": 16}
 """Answers that are drawn for a task; given is the one in which the model best hears its prompt."""
 LEAST: dict[Task, int] = {"continue": 4, "speak": 1}
 """Tokens that an answer has before it may end: who was asked says something."""
@@ -178,7 +178,7 @@ class Spirit:
             heard = sum(len(s.of(Kind.HUBERT)) for s in prompt if isinstance(s, Units))
             most = min(max_tokens, WORDY[0] + WORDY[1] * heard)
             found = search(self.model, ids, allowed, beams=beams, max_new=most, eos=vocab.eos)
-            yield from self._segments(iter(found))
+            yield from self._segments(iter(found))  # behind a marker of its own: a new text
             return
         tries = TRIES.get(task, 1) if tries is None else tries
         if tries < 1:
@@ -196,8 +196,10 @@ class Spirit:
         }
         clock = partial(self._clock, max_seconds, speaker, style)
 
+        written = _text_at_end(vocab, ids)
+
         def said(new_ids: Iterator[int]) -> Iterator[Segment]:
-            return self._fitting(self._segments(new_ids), max_seconds, speaker, style)
+            return self._fitting(self._segments(new_ids, written), max_seconds, speaker, style)
 
         if tries == 1:
             yield from said(generate(self.model, ids, allowed, stop=clock(), seed=seed, **settings))
@@ -283,21 +285,34 @@ class Spirit:
         frames = self.vocoder.durations(units, *voice).sum()
         return float(frames) * self.vocoder.voice.generator.frame / SAMPLE_RATE
 
-    def _segments(self, ids: Iterator[int]) -> Iterator[Segment]:
-        """Decode ids run by run: a segment is complete when one of the other kind begins."""
+    def _segments(self, ids: Iterator[int], written: Sequence[int] = ()) -> Iterator[Segment]:
+        """Decode ids run by run: a segment is complete when one of the other kind begins.
+
+        A first text goes on from the ids `written` before it: whether with a space, they tell.
+        """
         codec = self.tokenizer.codec
         run: list[int] = []
         spoken = False
+        first = len(codec.text.decode(written))
+
+        def decoded() -> Iterator[Segment]:
+            nonlocal first, written
+            if spoken or not written:
+                yield from codec.decode(np.array(run, np.int64)).segments
+            elif text := codec.text.decode([*written, *run])[first:]:
+                yield text
+            written = ()
+
         for new in ids:
             if new in codec.vocab.markers.values():
                 continue  # what follows says what it is
             is_unit = bool(codec.vocab.is_unit(np.array([new]))[0])
             if run and is_unit != spoken:
-                yield from codec.decode(np.array(run)).segments
+                yield from decoded()
                 run = []
             run.append(new)
             spoken = is_unit
-        yield from codec.decode(np.array(run, np.int64)).segments
+        yield from decoded()
 
     def _clock(
         self, max_seconds: float, speaker: str | None, style: str | int | None
@@ -340,6 +355,14 @@ class Spirit:
         if style in names:
             return names.index(style)
         raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
+
+
+def _text_at_end(vocab: Vocab, ids: Int[np.ndarray, " tokens"]) -> list[int]:
+    """The ids of text that a prompt ends in, none where it ends in speech or a marker."""
+    text = (ids < vocab.text_tokens) & ~np.isin(ids, [vocab.bos, vocab.eos])
+    other = np.flatnonzero(~text)
+    ending: list[int] = ids[other[-1] + 1 if len(other) else 0 :].tolist()
+    return ending
 
 
 def _seed(seed: int, turn: int) -> int:

@@ -455,6 +455,15 @@ def test_bad_times_are_an_error_with_file_and_line(tmp_path, name, text, complai
         Given(tmp_path / name)
 
 
+def test_a_word_may_hold_a_line_separator(tmp_path) -> None:
+    path = tmp_path / "t.jsonl"
+    word = {"text": "so\u2028so\x85", "start": 0, "stop": 9}
+    line = json.dumps({"id": "a", "words": [word]}, ensure_ascii=False)
+    path.write_text(line + "\n", encoding="utf-8")
+    (found,) = Given(path)("a", ["so"], no_sound)
+    assert found.text == "so\u2028so\x85"
+
+
 def test_an_id_with_two_lines_in_jsonl_is_refused(tmp_path) -> None:
     path = times(tmp_path / "x.jsonl", a="so")
     path.write_text(path.read_text() * 2)
@@ -662,6 +671,19 @@ def test_a_recording_that_is_gone_or_another_one_is_reported(tmp_path) -> None:
     soundfile.write(names[1], WAVE[:-9], SAMPLE_RATE)
     assert align(folder, Choice())["failed"] == {"recording": 2}
     assert reasons(folder) == {"a": "recording", "b": "recording"}
+
+
+def test_a_network_that_fails_costs_no_words(tmp_path, monkeypatch) -> None:
+    folder = shards(tmp_path / "units", [utterance("a", SAID)])
+
+    def gone(*_: object) -> None:
+        raise ConnectionError("memory://a.wav: no answer; run again to go on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spirit.align.parts.read_audio", gone)
+        with pytest.raises(ConnectionError, match="run again"):
+            align(folder, Choice())
+    assert align(folder, Choice())["aligned"] == 1
 
 
 def test_a_damaged_part_is_noticed_before_any_work(folder, given) -> None:

@@ -97,6 +97,17 @@ def test_a_vocabulary_without_asr_transcribes_all_of_the_speech(codec):
     assert len(plain.prompt([speech], "text", "transcribe")) == 3 + len(speech)
 
 
+def test_texts_that_name_special_tokens_teach_no_such_piece(tmp_path):
+    lines = ["the cat</s> <unk> sat", "<s>the dog <pad>", *LINES] * 20
+    word_tokenizer(tmp_path / "text.json", lines, 300)
+    text = HFText.load(tmp_path / "text.json")
+    assert text.size == 300
+    assert text.special == (299,)
+    for word in ("dog</s>", "<unk>", "<pad><s>"):
+        assert not set(text.encode(word)) & {text.bos, text.eos, *text.special}
+        assert text.decode(text.encode(word)) == word
+
+
 def test_pieces_of_words_are_written_alike_wherever_the_word_stands(tmp_path):
     text = _words(tmp_path)
     assert text.encode("in paris is") == [

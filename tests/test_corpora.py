@@ -146,6 +146,12 @@ def test_a_cut_is_a_stretch_with_its_words(tmp_path):
         )
 
 
+def test_silence_in_an_alignment_is_no_word_and_late_words_end_with_the_cut(tmp_path):
+    words = [["", 0.0, 0.2], ["good", 0.2, 0.4], ["", 0.6, 0.9], ["day", 1.52, 0.03]]
+    (utterance,) = read_corpus(write(tmp_path / "c.jsonl", cut(alignment={"word": words})))
+    assert utterance.words == (Word("good", 3_200, 9_600), Word("day", 24_000, 24_000))
+
+
 def test_a_cut_of_all_of_a_recording_is_the_file(tmp_path):
     (utterance,) = read_corpus(write(tmp_path / "c.jsonl", cut(start=0, duration=10.0)))
     assert utterance.audio == tmp_path / "talks/a.wav"

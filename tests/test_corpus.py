@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from spirit import commit
 
 TINY = Path(__file__).parents[1] / "recipes/tiny"
 sys.path.insert(0, str(TINY))
@@ -166,6 +169,22 @@ def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Pat
     assert names == sorted(path.name for path in (out / "audio").iterdir())
     for name in names:
         assert (out / "audio" / name).read_bytes() == (made / "audio" / name).read_bytes()
+
+
+@needs_flite
+def test_another_corpus_does_not_go_on_with_an_interrupted_one(tmp_path: Path) -> None:
+    config = corpus.CorpusConfig(sentences=0, heldout=0, prompts=0, texts=2, quiet=3)
+    out = tmp_path / "corpus"
+    commit.text(out / "parts/config.json", json.dumps(asdict(replace(config, seed=7))))
+    with pytest.raises(ValueError, match="was begun as another corpus"):
+        corpus.build(config, out)
+    (out / "parts/config.json").unlink()
+    corpus.build(config, out)
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert [(line["text"], line["language"], line["speaker"]) for line in lines] == [
+        ("", "zxx", "nobody")
+    ] * 3
+    assert not (out / "parts").exists()
 
 
 @needs_flite

@@ -52,7 +52,7 @@ def test_rows_are_utterances_and_their_bytes_are_heard_from_memory(tmp_path):
         audio,
         sentence=list("abcde"),
         speaker_id=[7, 7, 8, 8, 9],
-        duration=[0.2 + 0.1 * i for i in range(5)],
+        seconds=[0.2 + 0.1 * i for i in range(5)],
         locale=["en"] * 5,
     )
     before = sorted(os.walk(tmp_path.parent))

@@ -63,6 +63,17 @@ def test_whole_shards_pass_with_and_without_their_corpus(shards, corpus):
     assert (code, json.loads("\n".join(lines))["faults"]) == (0, [])
 
 
+def test_names_with_line_separators_are_no_damage(tmp_path):
+    folder = tmp_path / "units"
+    folder.mkdir()
+    name = "bad\u2028na\x85me.wav"
+    refused = {"id": name, "audio": name, "code": "missing", "reason": "no such file"}
+    note = Note(vocabulary=VOCAB.fingerprint, tokenizer="feed", rejected=(refused,))
+    (folder / "part-00000.parquet").write_bytes(part_bytes([row("a")], note))
+    write_manifest(folder, VOCAB, {})
+    assert list(find_faults(folder)) == []
+
+
 def test_damage_to_a_part_is_named(shards):
     (shards / "part-00001.parquet").unlink()
     first = shards / "part-00000.parquet"

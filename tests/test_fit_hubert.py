@@ -152,6 +152,16 @@ def test_a_corpus_without_phones_cannot_supervise(corpus, tmp_path):
         fit_hubert(recipe(silent, tmp_path / "out", supervised=True))
 
 
+def test_kept_targets_change_nothing(first, corpus, tmp_path):
+    fit_hubert(recipe(corpus, tmp_path / "a", teacher=first))
+    again = tmp_path / "b"
+    again.mkdir()
+    (again / "targets.safetensors").write_bytes((tmp_path / "a/targets.safetensors").read_bytes())
+    fit_hubert(recipe(corpus, again, teacher=first))  # killed once the targets were there
+    for name, value in weights(tmp_path / "a").items():
+        assert torch.equal(weights(again)[name], value), name
+
+
 def test_a_warm_iteration_goes_on_from_the_weights_of_the_first(first, corpus, tmp_path):
     still = replace(recipe(corpus, tmp_path).training, lr=1e-12, weight_decay=0.0)
     fit_hubert(recipe(corpus, tmp_path, teacher=first, warm=True, training=still))

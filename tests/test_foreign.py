@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from spirit.audio import read_audio
 from spirit.cli import main
+from spirit.formats.checkpoints import read_stored
 from spirit.formats.fairseq import read_hubert
 from spirit.formats.foreign import convert
 from spirit.formats.quantizers import read_quantizer
@@ -66,6 +67,41 @@ def test_a_converted_speech_tokenizer_gives_the_same_units(tmp_path):
     after = ReleasedEncoder.load(tmp_path / "safe").encode(wave)
     for kind in Kind:
         assert np.array_equal(after.by_kind[kind].unit, before.by_kind[kind].unit)
+
+
+def test_what_holds_no_weights_is_left_out_of_a_folder(tmp_path):
+    source = tmp_path / "hf"
+    source.mkdir()
+    torch.save({"a": torch.ones(2)}, source / "pytorch_model.bin")
+    torch.save({"steps": 3}, source / "scheduler.pt")
+    torch.save([1, 2], source / "training_args.bin")
+    (written,) = convert(source, tmp_path / "safe")
+    assert written.name == "model.safetensors"
+    assert [path.name for path in (tmp_path / "safe").iterdir()] == ["model.safetensors"]
+
+
+def test_two_files_never_become_one(tmp_path):
+    source = tmp_path / "hf"
+    source.mkdir()
+    for name in ("pytorch_model.bin", "model.pt"):
+        torch.save({"a": torch.ones(2)}, source / name)
+    with pytest.raises(ValueError, match=r"would both become model\.safetensors"):
+        convert(source, tmp_path / "safe")
+    assert not (tmp_path / "safe").exists()
+
+
+def test_lists_of_tensors_come_back(tmp_path):
+    path = tmp_path / "a.pt"
+    told = {"centroids": torch.eye(2), "history": [torch.ones(1), {"b": torch.zeros(3)}, 7]}
+    torch.save(told, path)
+    convert(path, tmp_path / "b.safetensors")
+    found = read_stored(tmp_path / "b.safetensors")
+    assert torch.equal(found["history"][0], torch.ones(1))
+    assert torch.equal(found["history"][1]["b"], torch.zeros(3))
+    assert found["history"][2] == 7
+    torch.save({"a/b": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="'a/b' holds '/'"):
+        convert(path, tmp_path / "c.safetensors")
 
 
 def test_one_file_keeps_its_tensors_and_settings(tmp_path):

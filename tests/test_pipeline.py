@@ -12,7 +12,7 @@ import torch
 
 from spirit import commit
 from spirit.audio import read_audio
-from spirit.codec import Document
+from spirit.codec import Codec, Document, HFText, word_tokenizer
 from spirit.pipeline import Spirit, find
 from spirit.units import SAMPLE_RATE, Kind, Units
 from spirit.vocab import Vocab
@@ -116,6 +116,24 @@ def test_segments_come_when_they_are_complete(
     answer = spirit.generate(["so"])
     assert isinstance(next(answer), str)
     assert len(drawn) == 3
+
+
+def test_a_text_that_goes_on_keeps_its_space(
+    spirit: Spirit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    word_tokenizer(tmp_path / "text.json", ["the season is autumn", "the sea is cold"] * 9, 280)
+    text = HFText.load(tmp_path / "text.json")
+    count = spirit.tokenizer.vocab.count
+    vocab = Vocab.build(text.size, text.bos, text.eos, count, special=text.special)
+    monkeypatch.setattr(spirit.tokenizer, "codec", Codec(text, vocab))
+    unit = vocab.first[Kind.HUBERT]
+    coming: list[int] = []
+    monkeypatch.setattr("spirit.pipeline.generate", lambda *_, **__: iter(coming))
+    coming += [*text.encode("autumn"), unit, *text.encode("is cold")]
+    answer = [s for s in spirit.generate(["the season is"]) if isinstance(s, str)]
+    assert answer == [" autumn", "is cold"]
+    coming[:] = text.encode("x")[1:]  # no new word begins
+    assert list(spirit.generate(["the sea"])) == ["x"]
 
 
 def test_equal_seeds_give_equal_answers(spirit: Spirit) -> None:

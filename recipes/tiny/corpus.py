@@ -211,6 +211,11 @@ def make_block(
 def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
     """Make what is missing of the corpus, then its two manifests."""
     voices.require()
+    begun, told = out / "parts" / "config.json", json.dumps(asdict(config))
+    if begun.exists() and begun.read_text() != told:
+        raise ValueError(f"{out} was begun as another corpus; remove it or choose another --out")
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    commit.text(begun, told)
     todo = [block for block in blocks(config) if not part(out, *block[:2]).exists()]
     total = sum(stop - start for _, start, stop in blocks(config))
     missing = sum(stop - start for _, start, stop in todo)

@@ -21,6 +21,7 @@ from spirit.align.parts import Job, PartAligner, Progress, summary
 from spirit.data.children import run_jobs
 from spirit.data.parts import read_note
 from spirit.data.shards import read_manifest, verify
+from spirit.sound import is_url
 
 __all__ = ["NAMES", "Aligner", "Choice", "Unaligned", "align"]
 
@@ -94,8 +95,8 @@ def _align(
 
 def _root(folder: Path, manifest: Mapping[str, Any], corpus: Path | None) -> Path | None:
     """The folder of the recordings; None where the shards do not say and paths are as written."""
-    noted = manifest.get("corpus")
-    if corpus is None and noted is None:
+    noted = manifest.get("root") or manifest.get("corpus")
+    if corpus is None and (noted is None or is_url(str(noted))):
         return None
     path = corpus or Path(str(noted))
     if not path.exists():

@@ -17,7 +17,7 @@ class Choice:
 
     aligner: Name = "pocketsphinx"
     model: Path | None = None
-    """The Hugging Face folder of `ctc`."""
+    """The Hugging Face folder of `ctc`, or `fairseq2:NAME` (see `spirit.align.fairseq2`)."""
     times: Path | None = None
     """The file or folder of `given`."""
     tier: str = "words"
@@ -34,9 +34,14 @@ class Choice:
     def load(self) -> Aligner:
         """The aligner itself; ValueError names the file that is at fault."""
         if self.model is not None:
+            device = str(engine.device(self.device))
+            if str(self.model).startswith("fairseq2:"):
+                from spirit.align import fairseq2
+
+                return fairseq2.load(str(self.model), device)
             from spirit.align.ctc import CTC
 
-            return CTC.load(self.model, str(engine.device(self.device)))
+            return CTC.load(self.model, device)
         if self.times is not None:
             from spirit.align.given import Given
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -49,8 +50,8 @@ class CTC:
         normalize: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """`network` is transformers' Wav2Vec2ForCTC, HubertForCTC or WavLMForCTC; with `normalize`
-        it hears waves of mean 0 and variance 1."""
+        """`network` is transformers' Wav2Vec2ForCTC, HubertForCTC or WavLMForCTC, or is called as
+        they are; with `normalize` it hears waves of mean 0 and variance 1."""
         shape = network.config
         self.network = network.eval()
         self.blank, self.normalize = blank, normalize
@@ -184,7 +185,9 @@ def align_words(
         detail = f"{len(emissions)} frames of sound for {len(targets)} characters"
         raise Unaligned("not found", detail)
     ids = torch.tensor([targets], dtype=torch.int32)
-    path, scores = forced_align(emissions[None].contiguous(), ids, blank=blank)
+    with warnings.catch_warnings():  # torchaudio 2.9 announces an end that did not come
+        warnings.filterwarnings("ignore", ".*forced_align has been deprecated", UserWarning)
+        path, scores = forced_align(emissions[None].contiguous(), ids, blank=blank)
     probabilities = scores[0].exp().numpy()
     owner = _owners(path[0].numpy(), np.array(owners), blank)
     spans = []

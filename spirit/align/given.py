@@ -75,7 +75,7 @@ class Given:
     def _read(self, start: int, stop: int) -> list[Word]:
         with self.path.open("rb") as file:
             file.seek(start)
-            lines = file.read(stop - start).decode().splitlines()
+            lines = file.read(stop - start).decode().split("\n")
         if self.path.suffix.lower() == ".jsonl":
             return list(read_words(json.loads(lines[0])))
         return [_ctm_word(fields) for line in lines if (fields := _ctm_fields(line))]

@@ -102,7 +102,7 @@ class PartAligner:
     def _hear(self, row: Row) -> Wave:
         try:
             wave = read_audio(row.sound(self.root or Path()))
-        except (ValueError, OSError) as error:
+        except ValueError as error:  # an OSError is the disk's or the network's: run again
             raise Unaligned("recording", str(error)) from None
         if len(wave) != round(row.seconds * SAMPLE_RATE):
             seconds = len(wave) / SAMPLE_RATE

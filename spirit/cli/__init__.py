@@ -71,6 +71,11 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
 )
 @click.option("--part", default="0/1", metavar="I/N", help="Every N-th part, from the I-th, only.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Workers on Ray: local, auto or HOST:PORT of a cluster that sees the same folders.",
+)
 @device_option
 @json_option
 def tokenize(

@@ -17,7 +17,12 @@ from spirit.cli.options import PATH, debug, device_option, json_option, print_js
     show_default=True,
     help="English, offline; a CTC model; times from files.",
 )
-@click.option("--model", type=PATH, metavar="FOLDER", help="ctc: a Hugging Face folder.")
+@click.option(
+    "--model",
+    type=PATH,
+    metavar="FOLDER",
+    help="ctc: a Hugging Face folder; fairseq2:NAME or fairseq2:CARD.yaml for fairseq2's.",
+)
 @click.option(
     "--times", type=PATH, metavar="PATH", help="given: JSONL, CTM, or a folder of TextGrids."
 )

@@ -21,6 +21,8 @@ EXTRAS = {
     "pyworld": "pitch",
     "matplotlib": "demo",
     "sentencepiece": "sentencepiece",
+    "ray": "ray",
+    "fairseq2": "fairseq2",
 }
 """Which extra of the package brings a module that the base install lacks."""
 

@@ -121,7 +121,7 @@ def _sum_faults(
             yield f"{folder / 'manifest.json'}: says {key} {totals[key]}, the parts have {value}"
     path = folder / "rejected.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError) as error:
         yield f"{path}: cannot be read ({_line(error)})"
         return

@@ -85,6 +85,8 @@ def _words(supervision: Mapping[str, Any], samples: int) -> Iterator[Word]:
     for entry in items(alignment, "word"):
         # Lhotse before 1.8 wrote objects.
         found = list(entry.values()) if isinstance(entry, dict) else entry
+        if isinstance(found, list) and found[:1] == [""]:
+            continue  # silence, in alignments of LibriSpeech
         if not isinstance(found, list) or not 3 <= len(found) <= 4 or not found[0]:
             raise ValueError(f"a word is [symbol, start, duration, score], not {entry!r}")
         text, start, duration, *score = found
@@ -94,7 +96,7 @@ def _words(supervision: Mapping[str, Any], samples: int) -> Iterator[Word]:
         if not -SLACK <= first <= last <= samples + SLACK:
             raise ValueError(f"the word {text!r} at {start:g} s lies outside of its cut; trim it")
         known = score[0] if score and is_number(score[0]) else 1.0
-        yield Word(text, max(0, first), min(max(0, last), samples), float(known))
+        yield Word(text, min(max(0, first), samples), min(max(0, last), samples), float(known))
 
 
 def _shared(supervisions: list[dict[str, Any]], key: str) -> str:

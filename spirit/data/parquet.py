@@ -16,7 +16,7 @@ NAMES = {
     "id": ("id", "utterance_id", "utt_id", "segment_id"),
     "speaker": ("speaker_id", "speaker", "client_id"),
     "language": ("language", "lang", "locale"),
-    "seconds": ("seconds", "duration"),
+    "seconds": ("seconds",),
 }
 """The usual names of columns, the first that is there is taken; of `text` only one may be there."""
 SPLITS = ("train", "validation", "valid", "dev", "test")
@@ -130,7 +130,6 @@ def _utterance(entry: dict[str, Any], audio: Path | Sound, name: str) -> Utteran
     return Utterance(
         string(entry, "id") or name,
         audio,
-        # Some corpora count in other units under that name; it only guides the order of work.
         float(entry["seconds"]) if is_number(entry.get("seconds")) else None,
         string(entry, "text"),
         speaker=string(entry, "speaker"),

@@ -123,6 +123,7 @@ def fit_hubert(config: HubertFitConfig) -> None:
     else:
         where = device(training.device)
         targets, classes = _targets(config, utterances, waves, hubert.hop, where), config.clusters
+    torch.manual_seed(training.seed)  # targets that were kept took no random numbers
     engine = Engine(MaskedPrediction(hubert, classes), training)
     crops = Crops(
         waves,
@@ -223,8 +224,10 @@ def _targets(
             projection = discriminant(frames, states)
         clusters = KMeans.fit(frames, config.clusters, seed=seed, projection=projection).to(where)
         labels: dict[int, np.ndarray] = {}
-        for speaker in sorted(set(speakers)):
-            own = [i for i, name in enumerate(speakers) if name == speaker]
+        by_speaker: dict[str, list[int]] = {}
+        for i, speaker in enumerate(speakers):
+            by_speaker.setdefault(speaker, []).append(i)
+        for speaker, own in sorted(by_speaker.items()):
 
             def label(rows: Tensor, speaker: str = speaker) -> np.ndarray:
                 return clusters.units(leveled(rows, speaker))

@@ -13,22 +13,40 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from spirit import commit
+from spirit.audio import describe_audio
 from spirit.config import plain
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import TrainingConfig, finished, main_process, ranks
 from spirit.sound import Sound
+from spirit.units import SAMPLE_RATE
 
 PART = 100
 """Utterances whose measurements are written together: what an interruption can cost."""
 
 
 def draw_utterances(corpus: Path, hours: float, seed: int) -> list[Utterance]:
-    """Utterances in random order, up to so many hours."""
+    """Utterances in random order, up to so many hours; of a length that nobody wrote down the
+    header of the recording is asked."""
     utterances = list(read_corpus(corpus))
     order = np.random.default_rng(seed).permutation(len(utterances))
-    lengths = np.cumsum([utterances[i].seconds or 0.0 for i in order])
-    count = 1 + int(np.searchsorted(lengths, hours * 3600))
-    return [utterances[i] for i in order[:count]]
+    drawn: list[Utterance] = []
+    left = hours * 3600
+    for i in order:
+        drawn.append(utterances[i])
+        if (left := left - length(utterances[i])) <= 0:
+            break
+    return drawn
+
+
+def length(utterance: Utterance) -> float:
+    """How long a recording is in seconds, by its manifest or by its header."""
+    if utterance.seconds is not None:
+        return utterance.seconds
+    sound = Sound.of(utterance.audio)
+    start = sound.start / SAMPLE_RATE
+    if sound.stop is not None:
+        return sound.stop / SAMPLE_RATE - start
+    return float(describe_audio(sound)["seconds"]) - start
 
 
 def measure(

@@ -11,27 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from spirit.audio import describe_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import main_process
-from spirit.sound import Sound
+from spirit.fit.measure import length
 from spirit.speech.discriminant import STATES, Scatter
 from spirit.speech.listen import Listener, features, from_16_bit, load_waves
 from spirit.speech.passes import refine
 from spirit.speech.purity import phone_labels
 from spirit.speech.quantizer import KMeans
-from spirit.units import SAMPLE_RATE
 
 BLOCK_SECONDS = 320.0
 """Speech of a block, unless a single recording is longer: 25 MB of features at 25 Hz."""
-
-
-def _seconds(sound: Sound) -> float:
-    """How long a recording is, by its header."""
-    start = sound.start / SAMPLE_RATE
-    if sound.stop is not None:
-        return sound.stop / SAMPLE_RATE - start
-    return float(describe_audio(sound)["seconds"]) - start
 
 
 @dataclass(frozen=True)
@@ -50,15 +40,13 @@ class Stream:
         for utterance in utterances:
             if left <= 0:
                 break
-            length = utterance.seconds
-            if length is None:
-                length = _seconds(Sound.of(utterance.audio))
-            if not blocks or length > room:
+            seconds_here = length(utterance)
+            if not blocks or seconds_here > room:
                 blocks.append([])
                 room = BLOCK_SECONDS
             blocks[-1].append(utterance)
-            room -= length
-            left -= length
+            room -= seconds_here
+            left -= seconds_here
         return cls(blocks, listener)
 
     def rows(

@@ -25,6 +25,14 @@ _STORED = (  # in order of preference; an index names the files of a large model
 )
 
 
+class Unsafe(ValueError):
+    """A pickle that could only be read by running what is in it, or a damaged one."""
+
+
+class NoWeights(ValueError):
+    """A pickle that is no dictionary of weights."""
+
+
 def read_pickle(path: Path) -> dict[str, Any]:
     """What `torch.save` wrote, if it is a dictionary of tensors and plain values.
 
@@ -36,7 +44,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(
+        raise Unsafe(
             f"{path} is damaged or holds more than tensors and plain values, and is not read "
             "because that would run code from it; `spirit convert` reads it without"
         ) from None
@@ -45,7 +53,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a PyTorch file ({reason(error)}); download it again"
         ) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no dictionary of weights; give the checkpoint itself")
+        raise NoWeights(f"{path} holds no dictionary of weights; give the checkpoint itself")
     return content
 
 
@@ -63,10 +71,15 @@ def read_stored(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(told) if told else {}
     for name, tensor in tensors.items():
         *folders, last = name.split(SEPARATOR)
-        inside = content
+        inside: Any = content
         for folder in folders:
-            inside = inside.setdefault(folder, {})
-        inside[last] = tensor
+            if isinstance(inside, list):
+                if inside[int(folder)] is None:
+                    inside[int(folder)] = {}
+                inside = inside[int(folder)]
+            else:
+                inside = inside.setdefault(folder, {})
+        inside[int(last) if isinstance(inside, list) else last] = tensor
     return content
 
 

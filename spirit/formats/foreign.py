@@ -16,7 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spirit import commit
-from spirit.formats.checkpoints import PLAIN, SEPARATOR, read_pickle, read_safetensors, reason
+from spirit.formats.checkpoints import (
+    PLAIN,
+    SEPARATOR,
+    NoWeights,
+    Unsafe,
+    read_pickle,
+    read_safetensors,
+    reason,
+)
 from spirit.formats.quantizers import read_array
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -47,7 +55,8 @@ class StandIn:
 
 def convert(source: Path, target: Path) -> list[Path]:
     """Write the tensors and plain values of a foreign file, or of all pickles in a folder, as
-    safetensors; other files of a folder are copied. Returns what was written.
+    safetensors; other files of a folder are copied, pickles without weights left out. Returns what
+    was written.
 
     A file may be a pickle of torch, safetensors, or an `.npy` table (centroids). A checkpoint of
     fairseq gets the keys of the converted HuBERT: `model_cfg`, `task_cfg`, `model_weight`. In a
@@ -62,7 +71,8 @@ def convert(source: Path, target: Path) -> list[Path]:
     if not source.is_dir():
         if target.suffix != ".safetensors":
             raise ValueError(f"{target}: the result is safetensors; give it that ending")
-        _write(_read(source), target)
+        if not _write(_read(source), target):
+            raise ValueError(f"{source}: there is no tensor in the file to convert")
         return [target]
     pickles = sorted(path for path in source.rglob("*") if path.suffix in PICKLES)
     if not any(path.is_file() for path in pickles):
@@ -78,8 +88,17 @@ def convert(source: Path, target: Path) -> list[Path]:
                 inside = inside.with_name(_renamed(path.with_suffix(".safetensors").name))
                 if (source / inside).exists():
                     continue  # it was converted before
-                _write(_read(path), partial / inside)
-                written.append(target / inside)
+                if (partial / inside).exists():
+                    raise ValueError(
+                        f"{path} and another file there would both become {inside.name}; "
+                        "convert them one by one"
+                    )
+                try:
+                    content = _read(path)
+                except NoWeights:  # the state of a training, say
+                    continue
+                if _write(content, partial / inside):
+                    written.append(target / inside)
             elif path.name == "pytorch_model.bin.index.json":
                 _write_index(path, partial / inside.with_name(_renamed(path.name)))
             else:
@@ -117,8 +136,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _foreign(path: Path) -> dict[str, Any]:
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not path.is_file():
         return read_pickle(path)
+    if not zipfile.is_zipfile(path):
+        try:
+            return read_pickle(path)
+        except Unsafe:
+            raise ValueError(
+                f"{path} holds objects in the format of torch before 1.6, which cannot be read "
+                "without running them; save it again with a newer torch where it is trusted"
+            ) from None
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception as error:  # torch raises half a dozen kinds for a damaged archive
@@ -151,20 +178,25 @@ def _plain(value: Any) -> Any:
     return None
 
 
-def _write(content: Mapping[str, Any], path: Path) -> None:
+def _write(content: Mapping[str, Any], path: Path) -> bool:
+    """Whether there was a tensor to write."""
     tensors: dict[str, Tensor] = {}
     settings = _divide(content, (), tensors)
     if not tensors:
-        raise ValueError(f"{path}: there is no tensor in the file to convert")
+        return False
     with commit.file(path) as partial:
         save_file(tensors, partial, metadata={"format": "pt", PLAIN: json.dumps(settings)})
+    return True
 
 
 def _divide(content: Any, place: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     """Take the tensors out, each under its place; give the rest."""
     if isinstance(content, Tensor):
         # Apart from others that share its memory, which safetensors would refuse.
-        tensors[SEPARATOR.join(place)] = content.detach().contiguous().clone()
+        if wrong := [part for part in place if SEPARATOR in part]:
+            raise ValueError(f"the name {wrong[0]!r} holds {SEPARATOR!r}; it cannot be converted")
+        dense = content.to_dense() if content.layout != torch.strided else content
+        tensors[SEPARATOR.join(place)] = dense.detach().contiguous().clone()
         return None
     if isinstance(content, Mapping):
         rest = {key: _divide(entry, (*place, key), tensors) for key, entry in content.items()}

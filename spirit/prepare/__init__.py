@@ -25,7 +25,7 @@ from spirit.data.corpus import Utterance, read_corpus, root_of
 from spirit.data.parts import Note, part_name, read_note
 from spirit.data.shards import write_manifest
 from spirit.prepare.parts import THREADS, Job, PartMaker, Progress, Variant, audio_name
-from spirit.sound import Sound
+from spirit.sound import Sound, is_url
 
 _SETTINGS = ("variant", "device", "threads", "batch_seconds")  # of a note: how units were made
 _SAME = ("format", "vocabulary", "tokenizer", *_SETTINGS, "source")  # of a part that is kept
@@ -44,6 +44,7 @@ def tokenize(
     device: str = "auto",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """Turn a corpus into unit shards in the folder `out`, in `workers` processes; returns a report.
 
@@ -53,15 +54,19 @@ def tokenize(
 
     `part = (i, n)` makes the parts `i, i + n, ...` only, for n machines that share the folder; who
     ends last writes the manifest. What is finished is kept, so the same call goes on after a stop;
-    a folder made from something else is refused. Recordings that cannot be used are listed in
-    `rejected.jsonl` with a code and a reason. The report says how many seconds each stage took,
-    over all processes (`decode` runs beside the others), and which was the slowest. Raises
-    `ValueError` or `OSError` with one line.
+    a folder made from something else is refused. `ray` puts the workers on a Ray cluster, `local`,
+    `auto` or `HOST:PORT`, see `on_ray`.
+
+    Recordings that cannot be used are listed in `rejected.jsonl` with a code and a reason. The
+    report says how many seconds each stage took, over all processes (`decode` runs beside the
+    others), and which was the slowest. Raises `ValueError` or `OSError` with one line.
     """
     if min(workers, rows_per_part, batch_seconds) <= 0:
         raise ValueError("workers, rows per part and seconds per batch are positive numbers")
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part {part[0]}/{part[1]}: parts of {part[1]} are 0 to {part[1] - 1}")
+    if ray is not None:
+        from spirit.prepare import on_ray  # a missing Ray shows before any work
     began, threads, where = time.monotonic(), torch.get_num_threads(), engine.device(device)
     base = root_of(corpus) if root is None else root
     read = partial(read_corpus, corpus, root=root, columns=columns)
@@ -89,7 +94,13 @@ def tokenize(
         if index in todo
     )
     try:
-        if workers > 1:
+        if ray is not None:
+            # Of a GPU, Ray says which: a worker sees one alone.
+            there = partial(PartMaker.load, tokenizer, base, where.type, variant)
+            places = [Path(place) for place in (tokenizer, base) if not is_url(str(place))]
+            gpu = where.type == "cuda"
+            made = on_ray.run_jobs(there, jobs, workers, ray, places=places, gpu=gpu)
+        elif workers > 1:
             there = partial(PartMaker.load, tokenizer, base, str(where), variant)
             made = run_jobs(there, jobs, workers)
         else:
@@ -103,6 +114,8 @@ def tokenize(
     if whole and (todo or not (out / "manifest.json").exists()):
         settings = {key: getattr(note, key) for key in _SETTINGS}
         about = {"corpus": str(corpus), "tokenizer": here.tokenizer.name, **settings}
+        if root is not None:
+            about["root"] = str(root)
         write_manifest(out, vocab, about)
     wall = time.monotonic() - began
     return {
