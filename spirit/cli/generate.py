@@ -46,7 +46,7 @@ from spirit.cli.options import (
 @click.option(
     "--tries",
     type=click.IntRange(1),
-    help="Answers to speak that are drawn, of which the best understood is given; else 4.",
+    help="Answers to speak that are drawn, of which the best understood is given; else 16.",
 )
 @click.option(
     "--seed",

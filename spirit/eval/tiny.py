@@ -29,7 +29,7 @@ from spirit.pipeline import find
 
 PROMPTS = 100
 SHOWN = 10
-ROUNDS = 2
+ROUNDS = 3
 """Raised when the same model would be asked in another way: older results are then not taken."""
 VERSIONS = ("torch", "transformers", "pocketsphinx", "jiwer", "torchfcpe", "numpy")
 
