@@ -72,7 +72,8 @@ def run_jobs(
     with cluster(address, workers):
         # How often each part was begun, also by workers that are no more.
         tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
-        told = (make, [place.absolute() for place in (Path.cwd(), *places)], tries)
+        # By its name, as for processes of our own: Ray's own way copies the code of what it finds.
+        told = (pickle.dumps(make), [place.absolute() for place in (Path.cwd(), *places)], tries)
         while some:
             left = {job.index for job in some}
             try:
@@ -120,7 +121,7 @@ def _round(
 class _Worker:
     """What lives in an actor. It is built at its first job: if that ends it, that job was tried."""
 
-    def __init__(self, make: Callable[[], Work], places: Sequence[Path], tries: Any) -> None:
+    def __init__(self, make: bytes, places: Sequence[Path], tries: Any) -> None:
         self.make, self.places, self.tries = make, places, tries
         self.work: Work | None = None
 
@@ -145,7 +146,7 @@ class _Worker:
                         "not see it; tokenize from folders that all nodes share"
                     )
             os.chdir(self.places[0])
-            self.work = self.make()
+            self.work = pickle.loads(self.make)()
         reports = list(self.work(job))
         spent: dict[str, float] = {}
         for report in reports:
