@@ -147,7 +147,7 @@ class _Worker:
                     )
             os.chdir(self.places[0])
             self.work = pickle.loads(self.make)()
-        reports = list(self.work(job))
+        reports: list[Progress] = list(self.work(job))
         spent: dict[str, float] = {}
         for report in reports:
             for stage, took in report.spent.items():
