@@ -86,6 +86,9 @@ def test_words_are_where_the_voice_says_them(made: Path) -> None:
         assert rate == 16_000
         assert line["seconds"] == pytest.approx(len(wave) / rate, abs=1e-3)
         words = line["words"]
+        if line["speaker"] == "nobody":
+            assert (words, line["text"], line["language"]) == ([], "", "zxx")
+            continue
         assert [word["text"] for word in words] == line["text"].split()
         places = [at for word in words for at in (word["start"], word["stop"])]
         assert places == sorted(places)

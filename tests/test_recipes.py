@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spirit.config import load
-from spirit.fit import HubertFitConfig, PitchConfig, StyleConfig, UnitsFitConfig
+from spirit.fit import HubertFitConfig, PitchConfig, StyleConfig, TokenizerConfig, UnitsFitConfig
 from spirit.lm.train import LMRecipe
 from spirit.vocoder.recipe import VocoderRecipe
 
@@ -23,6 +23,7 @@ STAGES = {
     "hubert2": ("hubert2.toml", HubertFitConfig),
     "units": ("units.toml", UnitsFitConfig),
     "style": ("style.toml", StyleConfig),
+    "tokenizer": ("tokenizer.toml", TokenizerConfig),
     "lm": ("train.toml", LMRecipe),
     "vocoder": ("vocoder.toml", VocoderRecipe),
 }

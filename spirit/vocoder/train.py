@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from spirit.vocoder.voice import Voice
 _KINDS = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
 
 
+@runtime_checkable
 class Hearing(Protocol):
     """Something that says how differently two waves are heard (`Ears` of `spirit.speech.ears`)."""
 
