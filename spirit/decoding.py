@@ -241,8 +241,8 @@ def _blocks(
                 "recordings",
                 "too_long",
             )
-        mono = _mono(block)
-        yield resampler.resample_chunk(mono) if resampler else mono
+        sound = mono(block)
+        yield resampler.resample_chunk(sound) if resampler else sound
     if decoded < stretch.promised:
         raise AudioError(
             f"{name}: cut short, {decoded} of {stretch.promised} samples are there; copy it again",
@@ -263,12 +263,12 @@ def _check(block: Float[np.ndarray, "frames channels"], name: str) -> None:
         )
 
 
-def _mono(block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
+def mono(block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
     """The mean of the channels; numpy's own over so short an axis takes ten times as long."""
-    mono: np.ndarray = block[:, 0]
+    total: np.ndarray = block[:, 0]
     for channel in range(1, block.shape[1]):
-        mono = mono + block[:, channel]
-    return mono / np.float32(block.shape[1]) if block.shape[1] > 1 else mono
+        total = total + block[:, channel]
+    return total / np.float32(block.shape[1]) if block.shape[1] > 1 else total
 
 
 def _within(

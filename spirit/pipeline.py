@@ -296,7 +296,7 @@ class Spirit:
         first = len(codec.text.decode(written))
 
         def decoded() -> Iterator[Segment]:
-            nonlocal first, written
+            nonlocal written
             if spoken or not written:
                 yield from codec.decode(np.array(run, np.int64)).segments
             elif text := codec.text.decode([*written, *run])[first:]:

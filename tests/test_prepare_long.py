@@ -16,12 +16,13 @@ from spirit.sound import Sound
 from spirit.speech.encoder import BEYOND, SECTION
 from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind
-from tests.bundle import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
 SPEECH = read_audio(ROOT / "tests" / "data" / "jfk.flac")
 SECONDS = 820
 BASE = {"variant": "base", "rows_per_part": 8}
+
+pytest_plugins = "tests.fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,6 @@ def talk(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "talk.flac"
     soundfile.write(path, np.resize(SPEECH[::2], SECONDS * 8_000), 8_000)
     return path
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    home = tmp_path_factory.mktemp("tokenizer") / "tiny"
-    build_tokenizer(home)
-    return home
 
 
 @pytest.mark.parametrize("stretch", [(0, None), (77_777, None), (16_000, 813 * SAMPLE_RATE)])

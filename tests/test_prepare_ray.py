@@ -16,7 +16,7 @@ from spirit.data.parts import Note
 from spirit.prepare import tokenize
 from spirit.prepare.parts import Job
 from spirit.units import SAMPLE_RATE
-from tests.bundle import JFK, build_tokenizer
+from tests.bundle import JFK
 
 # Ray leaves the processes of a start that took too long, and we start again.
 pytestmark = [
@@ -27,12 +27,7 @@ pytestmark = [
 CLIPS, PARTS = 11, 6
 HOW = {"rows_per_part": 2, "batch_seconds": 15.0}
 
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer") / "small"
-    build_tokenizer(folder)
-    return folder
+pytest_plugins = "tests.fixtures"
 
 
 @pytest.fixture(scope="module")

@@ -19,18 +19,12 @@ from spirit.data.faults import find_faults
 from spirit.data.shards import read_shards
 from spirit.prepare import tokenize
 from spirit.units import SAMPLE_RATE
-from tests.bundle import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
 SPEECH = np.tile(read_audio(ROOT / "tests" / "data" / "jfk.flac"), 6)
 RUN = {"rows_per_part": 3, "batch_seconds": 4}
 
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    home = tmp_path_factory.mktemp("tokenizer") / "tiny"
-    build_tokenizer(home)
-    return home
+pytest_plugins = "tests.fixtures"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from spirit.audio import MAX_SECONDS, AudioError, read_audio, resample
 from spirit.data.utterance import Utterance
-from spirit.decoding import MAX_CHANNELS, MAX_PEAK, MAX_RATE, MIN_RATE
+from spirit.decoding import MAX_CHANNELS, MAX_PEAK, MAX_RATE, MIN_RATE, mono
 from spirit.sound import Sound, is_url
 from spirit.units import SAMPLE_RATE
 
@@ -76,5 +76,5 @@ def _decode(path: str, files: Any, decoder: Any) -> Wave | None:
     # NaN is not below anything.
     if not (usual and 0 < count <= MAX_SECONDS * rate and np.abs(frames).max() <= MAX_PEAK):
         return None
-    wave = resample(frames.mean(axis=1, dtype=np.float32), rate, SAMPLE_RATE)
+    wave = resample(mono(frames), rate, SAMPLE_RATE)
     return wave if len(wave) else None
