@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ class CorpusConfig:
     """Training recordings in which nobody speaks: silence, noise and hum."""
     augment: float = 0.15
     """Share of the synthetic training recordings that get a changed copy."""
+    copies: int = 3
+    """Changed copies of each training recording of the human voice, of which there are few."""
+    prompted: float = 0.08
+    """Share of the training sentences that are texts of the human voice's training prompts."""
     texts: int = 40_000
     """Further training sentences, written only: of these the model learns the language."""
     seed: int = 0
@@ -82,7 +87,7 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     """
     held = split == "heldout"
     rng = random.Random(f"{config.seed} {split} {index}")
-    text = sentence(rng, held)
+    text = sentence(rng, held, config.prompted)
     voice = list(voices.VOICES)[index % len(voices.VOICES)]
     names = list(voices.STYLES)
     style = rng.choices(names, [2 if name == "neutral" else 1 for name in names])[0]
@@ -92,12 +97,22 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     return Job(f"{voice}-{'h' if held else ''}{index:06d}", text, voice, style, settings, change)
 
 
-def sentence(rng: random.Random, held: bool) -> str:
-    """A sentence for training, or one that is kept from it."""
+def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
+    """A sentence for training, with probability `prompted` a prompt's, or one that is kept from it."""
+    if not held and rng.random() < prompted:
+        return rng.choice(prompted_texts())
     text = language.draw(rng)
     while language.heldout(text) != held:
         text = language.draw(rng)
     return text
+
+
+@cache
+def prompted_texts() -> list[str]:
+    """What the human voice says in training and never in a held-out prompt."""
+    spoken = prompts.read_prompts(sounds=None)
+    held = {prompt.text for prompt in spoken if prompt.heldout}
+    return sorted({prompt.text for prompt in spoken} - held)
 
 
 def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> list[Line]:
@@ -112,24 +127,49 @@ def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> lis
     ]
     if job.change:
         speed = job.change.speed
-        changed = augment.apply(wave, job.change)
         settings = {name: round(value * speed, 4) for name, value in asdict(job.settings).items()}
-        scaled = [
-            (word, round(start / speed), min(round(stop / speed), len(changed)))
-            for word, start, stop in words
-        ]
-        lines.append(
-            save(out, f"{job.id}-a", changed, job.text, scaled, job.voice, job.style)
-            | {"settings": settings, "augmented": asdict(job.change)}
-        )
+        copied = copy(out, lines[0], wave, job.change, f"{job.id}-a")
+        lines.append(copied | {"settings": settings})
     return lines
 
 
-def make_human(prompt: prompts.Prompt, out: Path, aligner: prompts.Aligner) -> Line:
-    """One recording of the human voice; without words where its alignment is in doubt."""
+def copy(
+    out: Path, line: Line, wave: Float[np.ndarray, " samples"], change: augment.Change, name: str
+) -> Line:
+    """Write the changed copy of a recording and return its line."""
+    changed = augment.apply(wave, change)
+    scaled = [
+        (
+            word["text"],
+            round(word["start"] / change.speed),
+            min(round(word["stop"] / change.speed), len(changed)),
+        )
+        for word in line["words"]
+    ]
+    made = save(out, name, changed, line["text"], scaled, line["speaker"], line["style"])
+    return made | {"augmented": asdict(change)}
+
+
+def make_human(
+    config: CorpusConfig, prompt: prompts.Prompt, out: Path, aligner: prompts.Aligner
+) -> list[Line]:
+    """One recording of the human voice and, for training, its changed copies.
+
+    Without words and phones where its alignment is in doubt.
+    """
     wave = prompts.read_wave(prompt)
-    words = aligner.align(wave, prompt.text) or []
-    return save(out, prompt.id, wave, prompt.text, words, OTHERS[0], "neutral")
+    found = aligner.align(wave, prompt.text)
+    words, phones = (found.words, found.phones) if found else ([], [])
+    line = save(out, prompt.id, wave, prompt.text, words, OTHERS[0], "neutral")
+    if prompt.heldout:
+        return [line]
+    rng = random.Random(f"{config.seed} copies {prompt.id}")
+    changes = [augment.draw_change(rng) for _ in range(config.copies)]
+    copies = [
+        copy(out, line, wave, change, f"{prompt.id}-a{index}")
+        for index, change in enumerate(changes)
+    ]
+    return [line | {"phones": [list(phone) for phone in phones]}, *copies]
 
 
 def make_quiet(config: CorpusConfig, index: int, out: Path) -> Line:
@@ -197,9 +237,10 @@ def make_block(
     kind, start, stop = block
     lines: dict[str, list[Line]] = {"train": [], "heldout": []}
     if kind == "human":
-        aligner = prompts.Aligner()
+        aligner = prompts.Aligner(alone)
         for prompt in prompts.read_prompts()[start:stop]:
-            lines["heldout" if prompt.heldout else "train"].append(make_human(prompt, out, aligner))
+            made = make_human(config, prompt, out, aligner)
+            lines["heldout" if prompt.heldout else "train"] += made
     elif kind == "quiet":
         lines["train"] += [make_quiet(config, index, out) for index in range(start, stop)]
     else:
@@ -219,7 +260,8 @@ def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
     todo = [block for block in blocks(config) if not part(out, *block[:2]).exists()]
     total = sum(stop - start for _, start, stop in blocks(config))
     missing = sum(stop - start for _, start, stop in todo)
-    alone = voices.pronunciations(sorted(language.expected()))
+    said = {word for prompt in prompts.read_prompts(sounds=None) for word in prompt.text.split()}
+    alone = voices.pronunciations(sorted(said | set(language.expected())))
     (out / "audio").mkdir(parents=True, exist_ok=True)
     quiet = (signal.SIGINT, signal.SIG_IGN)  # a worker ends its block, then the pool ends it
     with (
@@ -247,7 +289,10 @@ def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
     for split in ("train", "heldout"):
         lines = [json.dumps(line) + "\n" for made in parts for line in made[split]]
         commit.text(out / f"{split}.jsonl", "".join(lines))
-    texts = (sentence(random.Random(f"{config.seed} text {i}"), False) for i in range(config.texts))
+    texts = (
+        sentence(random.Random(f"{config.seed} text {i}"), False, config.prompted)
+        for i in range(config.texts)
+    )
     commit.text(out / "text.txt", "".join(f"{text}\n" for text in texts))
     commit.json_file(out / "corpus.json", asdict(config))
     shutil.rmtree(out / "parts")
@@ -260,8 +305,11 @@ def report(config: CorpusConfig, out: Path) -> str:
     rows = []
     for split, asked in (("train", config.sentences), ("heldout", config.heldout)):
         lines = [json.loads(item) for item in (out / f"{split}.jsonl").read_text().splitlines()]
-        human, quiet = (sum(line["speaker"] == who for line in lines) for who in OTHERS)
         copies = sum("augmented" in line for line in lines)
+        human, quiet = (
+            sum(line["speaker"] == who and "augmented" not in line for line in lines)
+            for who in OTHERS
+        )
         words = Counter(word for line in lines for word in line["text"].split())
         rows.append(
             f"{split}: {sum(line['seconds'] for line in lines) / 3600:.2f} h, "

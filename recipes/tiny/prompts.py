@@ -4,6 +4,7 @@ Their texts stand in `prompts.tsv`; where each word is comes from pocketsphinx's
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Float
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TEXTS = Path(__file__).with_name("prompts.tsv")
 RATE = 16_000
+Span = tuple[str, int, int]
 HELD_OUT = 10
 """One prompt of this many is kept from all training."""
 
@@ -36,9 +38,9 @@ class Prompt:
         return int(hashlib.sha256(self.path.encode()).hexdigest(), 16) % HELD_OUT == 0
 
 
-def read_prompts(sounds: Path = SOUNDS) -> list[Prompt]:
-    """The prompts of `prompts.tsv`; a ValueError where the recordings are not installed."""
-    if not sounds.is_dir():
+def read_prompts(sounds: Path | None = SOUNDS) -> list[Prompt]:
+    """The prompts of `prompts.tsv`; a ValueError where the recordings (None: texts do) are missing."""
+    if sounds and not sounds.is_dir():
         raise ValueError(
             f"{sounds} is missing; install it with `apt-get install asterisk-core-sounds-en-g722`"
         )
@@ -54,34 +56,78 @@ def read_wave(prompt: Prompt, sounds: Path = SOUNDS) -> Float[np.ndarray, " samp
     return np.asarray(G722(RATE, 64_000).decode(data), np.float32) / 32_768
 
 
-class Aligner:
-    """Finds each word of a known text by pocketsphinx with its own en-us model."""
+@dataclass(frozen=True)
+class Aligned:
+    """Where the words and the phones of a recording are, pauses among the phones."""
 
-    def __init__(self) -> None:
+    words: list[Span]
+    phones: list[Span]
+
+
+class Aligner:
+    """Finds each word and phone of a known text by pocketsphinx with its own en-us model.
+
+    `alone` is how flite says each word by itself: of words that pocketsphinx does not know, and the
+    names that phones get (pocketsphinx's dictionary has no weak vowels).
+    """
+
+    def __init__(self, alone: Mapping[str, Sequence[str]]) -> None:
         from pocketsphinx import Decoder
 
+        self.alone = alone
         self.decoder: Any = Decoder(lm=None, loglevel="FATAL")
 
-    def align(
-        self, wave: Float[np.ndarray, " samples"], text: str
-    ) -> list[tuple[str, int, int]] | None:
-        """(word, start, stop) in samples; None where a word is unknown or the text does not fit."""
-        words = text.split()
-        if any(self.decoder.lookup_word(word) is None for word in words):
-            return None
+    def align(self, wave: Float[np.ndarray, " samples"], text: str) -> Aligned | None:
+        """Words and phones, each as (name, start, stop) in samples; None where the text does not fit."""
+        for word in set(text.split()):
+            if self.decoder.lookup_word(word) is None:
+                self.decoder.add_word(word, " ".join(map(_strong, self.alone[word])))
         self.decoder.set_align_text(text)
-        self.decoder.start_utt()
         padded = np.pad(wave, (RATE // 10, RATE // 5))
-        self.decoder.process_raw((padded * 32_767).astype("<i2").tobytes(), full_utt=True)
-        self.decoder.end_utt()
-        if self.decoder.hyp() is None:
+        data = (padded * 32_767).astype("<i2").tobytes()
+        try:
+            self._decode(data)
+            if self.decoder.hyp() is None:
+                return None
+            self.decoder.set_alignment()
+            self._decode(data)
+        except RuntimeError:  # the text cannot be what is said
             return None
+        words: list[Span] = []
+        phones: list[Span] = []
+        for found in self.decoder.get_alignment() or ():
+            word = found.name.partition("(")[0]
+            parts = [self._place(part, len(wave)) for part in found]
+            if word[0] in "<[+":
+                phones += [("pau", start, stop) for _, start, stop in parts if stop > start]
+                continue
+            names = _weakened([name for name, _, _ in parts], self.alone[word])
+            phones += [(name, *part[1:]) for name, part in zip(names, parts, strict=True)]
+            words.append((word, parts[0][1], parts[-1][2]))
+        return Aligned(words, phones) if [word for word, _, _ in words] == text.split() else None
+
+    def _decode(self, data: bytes) -> None:
+        self.decoder.start_utt()
+        self.decoder.process_raw(data, full_utt=True)
+        self.decoder.end_utt()
+
+    @staticmethod
+    def _place(part: Any, samples: int) -> Span:
+        """Where a phone is, without the padding."""
         frame, shift = RATE // 100, RATE // 10
-        spans = []
-        for found in self.decoder.seg():
-            word = found.word.partition("(")[0]
-            if word and word[0] not in "<[+":
-                start = min(max(found.start_frame * frame - shift, 0), len(wave) - 1)
-                stop = min(max((found.end_frame + 1) * frame - shift, start + 1), len(wave))
-                spans.append((word, start, stop))
-        return spans if [word for word, _, _ in spans] == words else None
+        start = min(max(part.start * frame - shift, 0), samples)
+        return part.name, start, min(max((part.start + part.duration) * frame - shift, start), samples)
+
+
+def _strong(phone: str) -> str:
+    """A phone as pocketsphinx's dictionary writes it: weak vowels as their strong sisters."""
+    return "AH" if phone == "ax" else phone.upper()
+
+
+def _weakened(phones: Sequence[str], told: Sequence[str]) -> list[str]:
+    """Phones by flite's names; a vowel is weak where flite says the word with a weak one there."""
+    weak = [name == "ax" for name in told] if len(told) == len(phones) else [False] * len(phones)
+    return [
+        "ax" if name == "AH" and here else name.lower()
+        for name, here in zip(phones, weak, strict=True)
+    ]
