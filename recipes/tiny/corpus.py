@@ -109,10 +109,11 @@ def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
 
 @cache
 def prompted_texts() -> list[str]:
-    """What the human voice says in training and never in a held-out prompt."""
+    """What the human voice says in training, but for what is held out of prompts or the language."""
     spoken = prompts.read_prompts(sounds=None)
     held = {prompt.text for prompt in spoken if prompt.heldout}
-    return sorted({prompt.text for prompt in spoken} - held)
+    texts = {prompt.text for prompt in spoken} - held
+    return sorted(text for text in texts if not language.heldout(text))
 
 
 def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> list[Line]:
