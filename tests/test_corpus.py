@@ -1,5 +1,6 @@
 """The corpus that the recipe makes: what its manifests say is what is to be heard in its files."""
 
+import itertools
 import json
 import random
 import re
@@ -237,17 +238,63 @@ def test_every_prompt_is_there_and_a_tenth_is_held_out() -> None:
     assert 0.05 < sum(prompt.heldout for prompt in found) / len(found) < 0.16
 
 
+@pytest.fixture(scope="module")
+def alone() -> dict[str, list[str]]:
+    """How flite says the words of the prompts."""
+    said = {word for prompt in prompts.read_prompts(sounds=None) for word in prompt.text.split()}
+    return voices.pronunciations(sorted(said | {"qwrtz"}))
+
+
+@needs_flite
 @needs_prompts
-def test_human_words_are_found_in_order() -> None:
+def test_human_words_and_phones_are_found_in_order(alone: dict[str, list[str]]) -> None:
     prompt = next(p for p in prompts.read_prompts() if p.path == "all-circuits-busy-now")
     wave = prompts.read_wave(prompt)
     assert np.abs(wave).max() > 0.3
-    placed = prompts.Aligner().align(wave, prompt.text)
-    assert placed is not None
-    assert [word for word, _, _ in placed] == prompt.text.split()
-    starts = [start for _, start, _ in placed]
-    assert starts == sorted(starts)
-    assert prompts.Aligner().align(wave, "qwrtz busy") is None
+    found = prompts.Aligner(alone).align(wave, prompt.text)
+    assert found is not None
+    assert [word for word, _, _ in found.words] == prompt.text.split()
+    ends = [at for _, *span in found.phones for at in span]
+    assert ends == sorted(ends)
+    assert ends[-1] <= len(wave)
+    word, start, stop = found.words[2]
+    assert word == "are"
+    assert [name for name, *at in found.phones if start <= at[0] < stop] in (["aa", "r"], ["er"])
+    assert {name for name, _, _ in found.phones} <= {*itertools.chain(*alone.values()), "pau"}
+    assert prompts.Aligner(alone).align(wave, "qwrtz " * 40 + "busy") is None
+
+
+@needs_flite
+@needs_prompts
+def test_human_recordings_are_copied_for_training_alone(
+    alone: dict[str, list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "audio").mkdir()
+    config, aligner = corpus.CorpusConfig(copies=2), prompts.Aligner(alone)
+    spoken = prompts.read_prompts()
+    held = next(prompt for prompt in spoken if prompt.heldout)
+    assert len(corpus.make_human(config, held, tmp_path, aligner)) == 1
+    prompt = next(prompt for prompt in spoken if prompt.path == "all-circuits-busy-now")
+    line, *copies = corpus.make_human(config, prompt, tmp_path, aligner)
+    assert "phones" in line
+    assert [copy["id"] for copy in copies] == [f"{line['id']}-a0", f"{line['id']}-a1"]
+    for copy in copies:
+        assert (copy["text"], copy["speaker"]) == (line["text"], "allison")
+        assert copy["words"][-1]["stop"] <= round(copy["seconds"] * 16_000) + 1
+        speed = copy["augmented"]["speed"]
+        assert copy["words"][0]["stop"] * speed == pytest.approx(line["words"][0]["stop"], abs=2)
+
+
+def test_synthetic_voices_say_prompts_but_none_that_is_held_out() -> None:
+    texts = set(corpus.prompted_texts())
+    held = {prompt.text for prompt in prompts.read_prompts(sounds=None) if prompt.heldout}
+    assert not texts & held
+    assert not any(language.heldout(text) for text in texts)
+    config = corpus.CorpusConfig(prompted=0.5)
+    drawn = [corpus.plan(config, "train", index).text for index in range(200)]
+    assert 0.35 < sum(text in texts for text in drawn) / len(drawn) < 0.65
+    kept = [corpus.plan(config, "heldout", index).text for index in range(50)]
+    assert not set(kept) & texts
 
 
 def test_missing_prompts_say_what_to_install(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
 
 
 def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
-    """A sentence for training, with probability `prompted` a prompt's, or one that is kept from it."""
+    """A sentence for training (with probability `prompted` a prompt's) or one kept from it."""
     if not held and rng.random() < prompted:
         return rng.choice(prompted_texts())
     text = language.draw(rng)
@@ -109,7 +109,7 @@ def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
 
 @cache
 def prompted_texts() -> list[str]:
-    """What the human voice says in training, but for what is held out of prompts or the language."""
+    """What the human voice says in training, less what prompts or the language hold out."""
     spoken = prompts.read_prompts(sounds=None)
     held = {prompt.text for prompt in spoken if prompt.heldout}
     texts = {prompt.text for prompt in spoken} - held

@@ -39,7 +39,10 @@ class Prompt:
 
 
 def read_prompts(sounds: Path | None = SOUNDS) -> list[Prompt]:
-    """The prompts of `prompts.tsv`; a ValueError where the recordings (None: texts do) are missing."""
+    """The prompts of `prompts.tsv`; a ValueError where their recordings are missing.
+
+    `sounds=None` asks for the texts alone.
+    """
     if sounds and not sounds.is_dir():
         raise ValueError(
             f"{sounds} is missing; install it with `apt-get install asterisk-core-sounds-en-g722`"
@@ -78,7 +81,7 @@ class Aligner:
         self.decoder: Any = Decoder(lm=None, loglevel="FATAL")
 
     def align(self, wave: Float[np.ndarray, " samples"], text: str) -> Aligned | None:
-        """Words and phones, each as (name, start, stop) in samples; None where the text does not fit."""
+        """Words and phones as (name, start, stop) in samples; None where the text does not fit."""
         for word in set(text.split()):
             if self.decoder.lookup_word(word) is None:
                 self.decoder.add_word(word, " ".join(map(_strong, self.alone[word])))
@@ -116,7 +119,8 @@ class Aligner:
         """Where a phone is, without the padding."""
         frame, shift = RATE // 100, RATE // 10
         start = min(max(part.start * frame - shift, 0), samples)
-        return part.name, start, min(max((part.start + part.duration) * frame - shift, start), samples)
+        stop = min(max((part.start + part.duration) * frame - shift, start), samples)
+        return part.name, start, stop
 
 
 def _strong(phone: str) -> str:
