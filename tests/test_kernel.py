@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_generate_llama import CPU, network, prompts
 from torch import Tensor
 
 from spirit.lm import kernel, weights
 from spirit.lm.reader import reader
+from tests.test_generate_llama import CPU, network, prompts
 
 here = pytest.mark.skipif(not kernel.available(), reason="no compiler, or a CPU without VNNI")
 
