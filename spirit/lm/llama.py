@@ -1,28 +1,15 @@
 """The forward pass of a Llama with as little around its matrices as can be."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from spirit.lm import layers
 from spirit.lm.graphs import Graphs
-
-Apply = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class _Layer:
-    before_attention: nn.Module
-    qkv: Apply
-    out: Apply
-    before_ffn: nn.Module
-    gate_up: Apply
-    down: Apply
 
 
 class Llama:
@@ -41,21 +28,11 @@ class Llama:
         self.heads = int(config.num_attention_heads)
         self.kv_heads = int(config.num_key_value_heads)
         self.channels = int(getattr(config, "head_dim", 0) or config.hidden_size // self.heads)
-        self.eps = float(config.rms_norm_eps)
         self._faithful = not hasattr(model.model.layers[0].self_attn, "qkv")
-        self._embedding, self._norm = model.model.embed_tokens, model.model.norm
-        self._last, self._head = model.lm_head, _applied(model.lm_head)
-        self._layers = [
-            _Layer(
-                before_attention=layer.input_layernorm,
-                qkv=_joined(layer.self_attn, "qkv", ("q_proj", "k_proj", "v_proj")),
-                out=_applied(layer.self_attn.o_proj),
-                before_ffn=layer.post_attention_layernorm,
-                gate_up=_joined(layer.mlp, "gate_up", ("gate_proj", "up_proj")),
-                down=_applied(layer.mlp.down_proj),
-            )
-            for layer in model.model.layers
-        ]
+        self._embedding, self._last = model.model.embed_tokens, model.lm_head
+        self._layers, self._head = layers.build(model, self._faithful)
+        # The kernel for 8-bit weights adds to hidden channels in float32.
+        self._hidden = torch.float32 if layers.direct(model) else self._embedding.weight.dtype
         with torch.inference_mode():
             places = torch.arange(self.positions, device=self.device)[None]
             rope = model.model.rotary_emb(torch.zeros(1, device=self.device), places)
@@ -104,7 +81,7 @@ class Llama:
 
     def said(self, hidden: Float[Tensor, "rows channels"]) -> Float[Tensor, "rows vocab"]:
         """The scores of the next id, in float32."""
-        return self._head(self._normed(hidden, self._norm)).float()
+        return self._head(hidden).float()
 
     def through(
         self,
@@ -118,9 +95,9 @@ class Llama:
         batch, tokens = ids.shape
         turning, cached = self.heads + self.kv_heads, self.cached
         halves = (2, self.channels // 2)
-        hidden: Tensor = self._embedding.weight[ids.flatten()]
+        hidden: Tensor = self._embedding.weight[ids.flatten()].to(self._hidden)
         for number, layer in enumerate(self._layers):
-            made = layer.qkv(self._normed(hidden, layer.before_attention))
+            made = layer.qkv(hidden)
             made = made if self._faithful else made.float()
             made = made.view(batch, tokens, -1, self.channels)
             turned, v = made[:, :, :turning], made[:, :, turning:].to(cached).transpose(1, 2)
@@ -132,9 +109,7 @@ class Llama:
             turned = turned.transpose(1, 2)
             q, k = turned[:, : self.heads], turned[:, self.heads :]
             mixed = attend(number, q, k, v).transpose(1, 2)
-            hidden = hidden + layer.out(mixed.reshape(batch * tokens, -1).to(hidden.dtype))
-            gate, up = layer.gate_up(self._normed(hidden, layer.before_ffn)).chunk(2, -1)
-            hidden = hidden + layer.down(F.silu(gate).mul_(up))
+            hidden = layer.ffn(layer.out(mixed.reshape(batch * tokens, -1), hidden))
         return hidden
 
     def mix(
@@ -146,24 +121,3 @@ class Llama:
             q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=gqa
         )
         return mixed
-
-    def _normed(self, hidden: Float[Tensor, "rows hidden"], norm: nn.Module) -> Tensor:
-        if self._faithful:
-            return cast(Tensor, norm(hidden))
-        weight = cast(Tensor, norm.weight)
-        return F.rms_norm(hidden, weight.shape, weight, self.eps)
-
-
-def _applied(layer: nn.Module) -> Apply:
-    """A layer as a function, without what `nn.Module` does around it."""
-    if type(layer) is nn.Linear:
-        return lambda x: F.linear(x, layer.weight)
-    return layer.forward
-
-
-def _joined(home: nn.Module, whole: str, parts: Sequence[str]) -> Apply:
-    """Projections of one input: in one piece where they were fused, else one by one."""
-    if hasattr(home, whole):
-        return _applied(getattr(home, whole))
-    applied = [_applied(getattr(home, part)) for part in parts]
-    return lambda x: torch.cat([apply(x) for apply in applied], -1)

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from spirit.lm import kernel
+
 Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -132,10 +134,16 @@ class Packed(nn.Module):
 
 
 class Int8(nn.Module):
-    """y = W x, W in 8 bits with a scale for each output channel, symmetric."""
+    """y = W x, W in 8 bits with a scale for each output channel, symmetric.
+
+    Few rows go to our own kernel where it is available, and then W is multiplied with what is read
+    in 16 bits; else they go to torch's.
+    """
 
     weight: Tensor
     scale: Tensor
+    exact: Tensor
+    """The scale in float32, for the kernel."""
 
     def __init__(self, weight: Float[Tensor, "out channels"]) -> None:
         super().__init__()
@@ -144,12 +152,21 @@ class Int8(nn.Module):
         codes = (exact / scale.float()[:, None]).round().clamp(-127, 127)
         self.register_buffer("weight", codes.to(torch.int8).contiguous())
         self.register_buffer("scale", scale)
+        self.register_buffer("exact", scale.float())
+
+    def direct(self) -> bool:
+        """Whether the kernel reads these weights."""
+        fits = self.weight.shape[1] <= kernel.CHANNELS
+        return fits and self.weight.device.type == "cpu" and kernel.available()
 
     def forward(self, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows out"]:
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) >= MANY:
             return F.linear(x, self.weight.to(x.dtype)) * self.scale
-        y: Tensor = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        if self.direct():
+            y = kernel.product(rows.float().contiguous(), self.weight, self.exact).to(x.dtype)
+        else:
+            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
         return y.view(*x.shape[:-1], -1)
 
 
