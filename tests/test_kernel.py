@@ -27,6 +27,21 @@ def without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     kernel._compiled.cache_clear()
 
 
+@here
+def test_what_is_compiled_is_kept_only_where_a_cache_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert kernel._load()
+    assert not (tmp_path / "home").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert kernel._load()
+    assert len(list((tmp_path / "cache/spirit").iterdir())) == 1
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert kernel._load()
+
+
 def layer(out: int, channels: int) -> weights.Int8:
     return weights.Int8(torch.randn(out, channels, generator=torch.Generator().manual_seed(0)))
 
