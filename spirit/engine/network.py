@@ -62,20 +62,20 @@ class Engine:
         self.steps = 0
         self.accumulate = accumulate
         self._frozen = False
-        settings = _settings(config, accumulate)
+        chosen = settings(config, accumulate)
         if config.dtype == "bf16-weights":
             for parameter in module.parameters():
                 parameter.data = parameter.data.bfloat16()  # before they take room on a GPU
+        self.stage = int(chosen.get("zero_optimization", {}).get("stage", 0))
         self.module = module.to(self.device)
-        self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
         if self.stage and config.optimizer != "adamw":
             raise ValueError(
                 f"training.optimizer = {config.optimizer!r} needs whole matrices, but ZeRO stage "
                 f"{self.stage} spreads them; take adamw, or leave training.deepspeed empty"
             )
-        offloaded = "offload_optimizer" in settings.get("zero_optimization", {})
+        offloaded = "offload_optimizer" in chosen.get("zero_optimization", {})
         optimizer = _optimizer(module, config, {id(p) for p in hidden}, offloaded)
-        self._engine = _initialize(module, optimizer, settings, self.device)
+        self._engine = _initialize(module, optimizer, chosen, self.device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's forward pass in the training dtype.
@@ -83,7 +83,7 @@ class Engine:
         What another network's loss is to flow through must be called inside `frozen()`.
         """
         if not self._frozen:
-            with _place():
+            with _place(self.device):
                 return self._engine(*args, **kwargs)
         bf16 = self.config.dtype == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -218,8 +218,11 @@ class Engine:
             ) from error
 
 
-def _settings(config: TrainingConfig, accumulate: int) -> dict[str, Any]:
-    """DeepSpeed's settings: the engine concerns from the JSON, everything else from `config`."""
+def settings(config: TrainingConfig, accumulate: int = 1) -> dict[str, Any]:
+    """DeepSpeed's settings: the engine concerns from the JSON, everything else from `config`.
+
+    Raises ValueError where the JSON cannot be read, or the two contradict each other.
+    """
     chosen: dict[str, Any] = {}
     if config.deepspeed:
         path = Path(config.deepspeed)
@@ -284,7 +287,7 @@ def _initialize(
 ) -> Any:
     """The DeepSpeed engine of one network."""
     os.environ.setdefault("DS_ACCELERATOR", where.type)  # otherwise it looks around and warns
-    with _place(), warnings.catch_warnings():
+    with _place(where), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated torch calls inside DeepSpeed
         import deepspeed
         import deepspeed.ops
@@ -298,11 +301,11 @@ def _initialize(
 
 
 @contextmanager
-def _place() -> Iterator[None]:
-    """DeepSpeed asks for LOCAL_RANK, also where no launcher gave one."""
+def _place(where: torch.device) -> Iterator[None]:
+    """DeepSpeed asks for LOCAL_RANK, also where no launcher gave one, and takes the GPU it says."""
     alone = "LOCAL_RANK" not in os.environ
     if alone:
-        os.environ["LOCAL_RANK"] = "0"
+        os.environ["LOCAL_RANK"] = str(where.index or 0)
     try:
         yield
     finally:
