@@ -535,6 +535,58 @@ def test_text_for_retention_that_some_process_would_have_none_of_is_refused(
         kept.batch(0)
 
 
+READERS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.drills.training import Processes
+from spirit import config
+from spirit.engine import rank
+from spirit.lm import model, train
+read, folder = model.read, Path(sys.argv[2])
+
+def noted(init, *others):
+    with open(folder / f"readers-{rank()}", "a") as told:
+        print(init, file=told)
+    return read(init, *others)
+
+model.read = noted
+for path in map(Path, sys.argv[3:]):
+    told = config.load(path, train.LMRecipe)
+    both = Processes(2, lambda: train.train(told), folder / f"{path.stem}.log")
+    well = both.wait(250) and not any(both.codes.values())
+    assert well, (folder / f"{path.stem}.log").read_text()
+"""
+
+
+def test_the_main_process_alone_reads_the_model_that_all_begin_with(
+    recipe, text_model, sentences, tmp_path
+):
+    keep = RetentionConfig(texts=(sentences,), kl=1.0, rows=2)
+    begun = {"init": text_model, "retention": keep, "measure_every": 2}
+    whole = replace(short(recipe, tmp_path / "whole"), **begun)
+    train(whole)
+    (tmp_path / "program.py").write_text(READERS)
+    paths, split = [], []
+    for stage in ("", "3"):
+        zero = ZERO.format(stage) if stage else ""
+        one = replace(short(recipe, tmp_path / f"out{stage}", deepspeed=zero), **begun)
+        paths.append(tmp_path / f"recipe{stage}.toml")
+        paths[-1].write_text(settings.dump(one))
+        split.append(one)
+    command = [sys.executable, str(tmp_path / "program.py"), str(ROOT), str(tmp_path)]
+    subprocess.run([*command, *map(str, paths)], check=True, timeout=280, env=alone())
+    for one in split:
+        torch.testing.assert_close(
+            weights(one.out / "model"), weights(whole.out / "model"), rtol=0, atol=2e-3
+        )
+        for name in ("loss", "grad", "retention/base", "retention/loss"):
+            wanted = pytest.approx(logged(whole.out, name), rel=1e-4)
+            assert logged(one.out, name) == wanted, (one.training.deepspeed, name)
+    assert (tmp_path / "readers-0").read_text() == f"{text_model}\n" * 2 * len(paths)
+    assert not (tmp_path / "readers-1").exists()
+
+
 def test_a_loss_that_is_no_number_stops_before_the_step_and_names_its_documents(
     recipe, tmp_path, capsys
 ):

@@ -53,7 +53,8 @@ class Engine:
     ) -> None:
         """Take a network over; `hidden` are its matrices between hidden channels, for Muon.
 
-        A step adds up the gradients of `accumulate` losses.
+        A step adds up the gradients of `accumulate` losses. All processes begin with the weights
+        and buffers of the main one.
         """
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -67,7 +68,8 @@ class Engine:
             for parameter in module.parameters():
                 parameter.data = parameter.data.bfloat16()  # before they take room on a GPU
         self.stage = int(chosen.get("zero_optimization", {}).get("stage", 0))
-        self.module = module.to(self.device)
+        # ZeRO-3 takes one weight after the other there: all at once may be more than a GPU holds.
+        self.module = module if self.stage == 3 else module.to(self.device)
         if self.stage and config.optimizer != "adamw":
             raise ValueError(
                 f"training.optimizer = {config.optimizer!r} needs whole matrices, but ZeRO stage "
@@ -160,16 +162,21 @@ class Engine:
             for parameter in trained:
                 parameter.requires_grad_(True)
 
-    def weights(self) -> dict[str, Tensor]:
-        """All weights; every process must ask, since ZeRO-3 has spread them."""
+    def weights(self, *, everywhere: bool = True) -> dict[str, Tensor]:
+        """All weights; every process must ask, since ZeRO-3 has spread them. They come together one
+        after another, in the memory of every process or of the main one alone."""
+        state: dict[str, Tensor] = self.module.state_dict()
         if self.stage < 3:
-            return self.module.state_dict()
+            return state
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
-            return {
-                key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()
-            }
+        spread = dict(self.module.named_parameters(remove_duplicate=False))
+        found: dict[str, Tensor] = {}
+        for name, value in state.items():
+            with deepspeed.zero.GatheredParameters([spread[name]] if name in spread else []):
+                if everywhere or ranks.main_process():
+                    found[name] = spread.get(name, value).detach().cpu().clone()
+        return found
 
     def save(self, folder: Path) -> dict[Path, str]:
         """Write weights, optimizer and step count; every process must call it.
@@ -297,7 +304,13 @@ def _initialize(
         # in shared memory, for minutes. Everything here is done by torch.
         deepspeed.ops.__compatible_ops__ = {}
         ranks.start(where)
-        return deepspeed.initialize(model=module, optimizer=optimizer, config=chosen)[0]
+        if chosen.get("zero_optimization", {}).get("stage") == 3:
+            deepspeed.zero.Init(module=module, config_dict_or_path=chosen)
+            for buffer in module.buffers():
+                buffer.data = buffer.data.to(where)
+        engine = deepspeed.initialize(model=module, optimizer=optimizer, config=chosen)[0]
+        ranks.receive(module.buffers())  # the weights, DeepSpeed has sent
+        return engine
 
 
 @contextmanager

@@ -273,17 +273,18 @@ def _begin(recipe: LMRecipe, vocab: Vocab) -> PreTrainedModel:
             tied=size.tied,
         )
     ours = start.is_ours(recipe.init, recipe.tokenizer)
-    model = llama.read(recipe.init).train()
+    half = recipe.training.dtype == "bf16-weights"
+    model = start.read_once(recipe.init, torch.bfloat16 if half else torch.float32).train()
     if recipe.rope_theta is not None:
         llama.set_rope_theta(model, recipe.rope_theta)
     if not ours:
         llama.widen(model, vocab, rows=recipe.new_rows, seed=recipe.training.seed)
-    start.check_network(model)
+    ranks.together(lambda: start.check_network(model) if main_process() else None)
     return model
 
 
 def _write(recipe: LMRecipe, engine: Engine, vocab: Vocab, tokenizer: str, target: Path) -> None:
-    weights = engine.weights()
+    weights = engine.weights(everywhere=False)
     if not main_process():
         return
     model = engine.module.model
