@@ -15,6 +15,7 @@ the fused loss, and without packing (a document a row).
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -242,6 +243,7 @@ def utilization(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 compile=without != "compile",
                 fused_loss="no" if without == "fused loss" else "yes",
             )
+            gc.collect()  # DeepSpeed's engines refer to themselves
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             model, device = network(size, vocab, row), torch.device("cuda", 0)

@@ -1,10 +1,25 @@
 # What the run.sh of the recipes share, which source it. Every verb goes on where it was stopped and
 # does nothing where it is done: a run.sh that is called again does what is left.
 set -euo pipefail
+here=recipes/$(basename "$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
 WORKERS=${WORKERS:-4} DEVICE=${DEVICE:-auto}
 export TOKENIZERS_PARALLELISM=false
+
+# Where everything lies, unless the environment says otherwise, or a recipe before it sources this.
+WORK=${WORK:-work/${here#recipes/}}
+HUBERT=${HUBERT:-checkpoints/mhubert-base-25hz}
+ALIGNER=${ALIGNER:-checkpoints/mms-300m-1130-forced-aligner}
+SPEECH=${SPEECH:-data/speech}
+SPOKEN=${SPOKEN:-data/spoken}
+TEXT=${TEXT:-data/text.jsonl}
+HELDOUT=${HELDOUT:-data/heldout}
+HELDOUT_TEXT=${HELDOUT_TEXT:-data/heldout.txt}
+VOICES=${VOICES:-data/voices/train.jsonl}
+LAUNCH=${LAUNCH:-"$python -m"}
+[[ $LAUNCH != every-gpu ]] ||
+  LAUNCH="$python -m torch.distributed.run --standalone --nproc-per-node gpu -m"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -85,6 +100,17 @@ pretrain() {
   say "== $LAUNCH spirit train $recipe ${options[*]}"
   $LAUNCH spirit train "$recipe" "${options[@]}"
   whole "$WORK/lm"
+}
+
+# learn INIT NAME...   pre-training of $here/train.toml from the text model INIT, on $TEXT and the
+# shards of these names.
+learn() {
+  local init=$1 name shards=
+  shift
+  for name; do shards+="${shards:+, }\"$WORK/shards-$name\""; done
+  pretrain "$here/train.toml" tokenizer="$WORK/tokenizer" init="$init" out="$WORK/lm" \
+    mixture.shards="[$shards]" mixture.texts="[\"$TEXT\"]" \
+    heldout="[\"$WORK/shards-heldout\"]" retention.texts="[\"$HELDOUT_TEXT\"]"
 }
 
 # voice RECIPE   a vocoder from $WORK/shards-voices, put into the model's folder.

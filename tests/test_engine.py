@@ -20,6 +20,7 @@ from spirit.engine import (
     device,
     finished,
     launch,
+    recipes,
     train,
 )
 from spirit.engine.flops import Utilization
@@ -222,6 +223,39 @@ def test_a_training_goes_on_with_its_own_recipe_only(tmp_path):
     longer = replace(CONFIG, steps=13, save_seconds=5.0, log_every=1)
     run(Recipe(tmp_path / "elsewhere", longer))  # how long and where is free
     assert finished(tmp_path, longer, recipe)
+
+
+@dataclass(frozen=True)
+class Side:
+    rank: int = 16
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Newer(Recipe):
+    """The same recipe after keys were added to it."""
+
+    spans: tuple[int, int] = (10, 30)
+    side: Side | None = None
+
+
+def test_what_an_older_recipe_did_not_know_is_its_default(tmp_path):
+    old = recipes.fixed(Recipe(tmp_path, CONFIG))
+    del old["training.betas"]
+    newer = Newer(tmp_path, CONFIG)
+    recipes.check(tmp_path, old, newer)
+    with pytest.raises(ValueError, match=r"spans = \[10, 30\], the recipe now says \[5, 9\]"):
+        recipes.check(tmp_path, old, replace(newer, spans=(5, 9)))
+    with pytest.raises(ValueError, match=r"training\.betas = \[0\.9, 0\.98\], the recipe now"):
+        recipes.check(tmp_path, old, replace(newer, training=replace(CONFIG, betas=(0.9, 0.9))))
+    with pytest.raises(ValueError, match=r"side\.dropout = None, the recipe now says 0\.0"):
+        recipes.check(tmp_path, old, replace(newer, side=Side()))
+    aside = replace(newer, side=Side(rank=8))
+    old = recipes.fixed(aside)
+    del old["side.dropout"]
+    recipes.check(tmp_path, old, aside)
+    with pytest.raises(ValueError, match=r"side\.rank = 8, the recipe now says None"):
+        recipes.check(tmp_path, old, newer)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +10,7 @@ from spirit.lm import packed, rowed
 from spirit.lm.learner import Learner, LMTrainingConfig, in_rows
 from spirit.units import Kind
 from spirit.vocab import Vocab
+from tests.stand_ins import alone
 from tests.test_lm_model import rows, tiny
 
 # On CPUs FlexAttention is not compiled, which it says.
@@ -124,6 +128,54 @@ def test_rows_are_refused_where_they_cannot_be(vocab):
     assert not in_rows(model, auto, cpu, 256, False)
     assert in_rows(model, auto, torch.device("cuda"), 256, False)
     assert not in_rows(model, auto, torch.device("cuda"), 256, True)
+
+
+VARIANTS = """
+import copy
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from spirit.lm import model
+from spirit.lm.learner import Learner
+
+# What dynamo does is looked at, not what a compiler makes of it.
+plain = nn.Module.compile
+nn.Module.compile = lambda self, **told: plain(self, backend="aot_eager", **told)
+torch.manual_seed(0)
+network = model.new_llama(64, 16, 3, 2, 32, positions=256).train()
+settings = {"in_rows": True, "checkpointing": True}
+pairs = [Learner(copy.deepcopy(network), compiled=made, **settings) for made in (False, True)]
+for number in range(2):
+    for rows in range(1, 6):
+        ids = torch.randint(0, 64, (rows, 128))
+        document = (torch.arange(128) >= torch.randint(9, 99, (rows, 1))).long()
+        batch = {"ids": ids, "document": document, "labels": ids}
+        found = []
+        for one in pairs:
+            docs = one.train().lay_out(batch)
+            loss = one(docs)[0].sum()
+            loss.backward()
+            with torch.no_grad():
+                found.append((loss.detach(), one.eval()(docs)[0].sum()))
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+for ours, theirs in zip(pairs[0].parameters(), pairs[1].parameters()):
+    torch.testing.assert_close(theirs.grad, ours.grad, rtol=1e-3, atol=1e-4)
+print(counters["stats"]["unique_graphs"], len(counters["graph_break"]))
+"""
+
+
+def test_layers_share_what_is_compiled_and_every_shape_is():
+    """More variants than dynamo allows by itself, which would then go on without compiling."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", VARIANTS],
+        env={**alone(), "TORCHDYNAMO_DISABLE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recompile_limit" not in done.stderr
+    assert done.stdout == "10 0\n", "five shapes, with and without gradients, for all layers"
 
 
 def test_across_documents_windows_stay_on_their_word(vocab):

@@ -21,12 +21,14 @@ from spirit.data.shards import write_shards
 from spirit.engine import NotFinite
 from spirit.lm import model as llama
 from spirit.lm import packed
+from spirit.lm.heldout import heldout_batches
 from spirit.lm.learner import Learner, LMTrainingConfig
 from spirit.lm.lora import LoraConfig, adapt, merged
 from spirit.lm.retention import Retention, RetentionConfig
 from spirit.lm.train import LMRecipe, SizeConfig, train
 from spirit.units import Kind, Track, Tracks, Word
 from spirit.vocab import Vocab
+from tests.stand_ins import alone
 
 COUNTS = {Kind.HUBERT: 26, Kind.PITCH: 4, Kind.STYLE: 2}
 ROOT = Path(__file__).parents[1]
@@ -112,6 +114,23 @@ def test_logs_hold_the_loss_of_every_modality_and_of_held_out_documents(recipe, 
     assert {"heldout/transcribe/text", "heldout/speak/hubert"} <= names
     losses = logged(recipe.out, "loss")
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_no_held_out_document_is_measured_twice(recipe):
+    vocab = Vocab.load(recipe.tokenizer / "vocab.json")
+    codec = Codec(HFText.load(recipe.tokenizer / "text.json"), vocab)
+
+    def plain(batch):
+        return packed.lay_out(batch["ids"], batch["document"], batch["labels"])
+
+    batches = heldout_batches(recipe.mixture, recipe.heldout, codec, plain)
+    assert set(batches) == {"interleaved", "transcribe", "speak"}
+    documents = Rows(replace(recipe.mixture, shards=recipe.heldout), codec).documents
+    for source in ("transcribe", "speak"):  # which are the same in every epoch
+        batch = batches[source]
+        ids = [documents.encode(source, 0, number) for number in documents.of(source)]
+        assert len(batch.labels) == sum(len(one) - 1 for one in ids), source
+        assert len(batch.ids) > 2 * len(batch.labels), "the rows hold them more than twice"
 
 
 def test_finished_training_does_nothing_again(recipe, unbroken):
@@ -334,10 +353,46 @@ def test_compiled_layers_change_no_loss(recipe, plain, tmp_path):
         [sys.executable, "-m", "spirit", "train", str(tmp_path / "recipe.toml")],
         check=True,
         timeout=280,
-        env={**os.environ, "TORCHDYNAMO_DISABLE": "0"},
+        env={**alone(), "TORCHDYNAMO_DISABLE": "0"},
         cwd=ROOT,
     )
     assert logged(one.out, "loss") == pytest.approx(logged(plain, "loss"), rel=2e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention": "groups", "fused_loss": "no"},
+        {"attention": "rows", "fused_loss": "yes", "accumulate": 2},
+        {"attention": "rows", "compile": True, "checkpointing": True},
+        {"attention": "rows", "compile": True, "deepspeed": ZERO.format("2")},
+        {"attention": "rows", "deepspeed": ZERO.format("3")},
+        {"attention": "rows", "deepspeed": ZERO.format("2-offload")},
+        {"attention": "rows", "compile": True, "dtype": "bf16"},
+        {"attention": "rows", "deepspeed": ZERO.format("2"), "dtype": "bf16-weights"},
+    ],
+    ids=lambda changes: ", ".join(f"{k}={Path(str(v)).stem}" for k, v in changes.items()),
+)
+def test_a_gpu_finds_the_losses_of_a_cpu(recipe, plain, tmp_path, changes):
+    one = replace(
+        short(recipe, tmp_path / "out", device="cuda", **changes),
+        heldout=recipe.heldout,
+        measure_every=2,
+    )
+    (tmp_path / "recipe.toml").write_text(settings.dump(one))
+    # Not in this process: FlexAttention is a kernel only where dynamo may compile it.
+    subprocess.run(
+        [sys.executable, "-m", "spirit", "train", str(tmp_path / "recipe.toml")],
+        check=True,
+        timeout=280,
+        env={**alone(), "TORCHDYNAMO_DISABLE": "0"},
+    )
+    near = {"abs": 0.03} if "dtype" in changes else {"rel": 1e-3}
+    assert logged(one.out, "loss") == pytest.approx(logged(plain, "loss"), **near)
+    found, wanted = weights(one.out / "model"), weights(plain / "model")
+    assert found.keys() == wanted.keys()
 
 
 @pytest.fixture(scope="module")
@@ -478,6 +533,58 @@ def test_text_for_retention_that_some_process_would_have_none_of_is_refused(
     monkeypatch.setattr("spirit.lm.retention.world", lambda: 4)
     with pytest.raises(ValueError, match="fills 1 rows of 8192 tokens, fewer than the 4 processes"):
         kept.batch(0)
+
+
+READERS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.drills.training import Processes
+from spirit import config
+from spirit.engine import rank
+from spirit.lm import model, train
+read, folder = model.read, Path(sys.argv[2])
+
+def noted(init, *others):
+    with open(folder / f"readers-{rank()}", "a") as told:
+        print(init, file=told)
+    return read(init, *others)
+
+model.read = noted
+for path in map(Path, sys.argv[3:]):
+    told = config.load(path, train.LMRecipe)
+    both = Processes(2, lambda: train.train(told), folder / f"{path.stem}.log")
+    well = both.wait(250) and not any(both.codes.values())
+    assert well, (folder / f"{path.stem}.log").read_text()
+"""
+
+
+def test_the_main_process_alone_reads_the_model_that_all_begin_with(
+    recipe, text_model, sentences, tmp_path
+):
+    keep = RetentionConfig(texts=(sentences,), kl=1.0, rows=2)
+    begun = {"init": text_model, "retention": keep, "measure_every": 2}
+    whole = replace(short(recipe, tmp_path / "whole"), **begun)
+    train(whole)
+    (tmp_path / "program.py").write_text(READERS)
+    paths, split = [], []
+    for stage in ("", "3"):
+        zero = ZERO.format(stage) if stage else ""
+        one = replace(short(recipe, tmp_path / f"out{stage}", deepspeed=zero), **begun)
+        paths.append(tmp_path / f"recipe{stage}.toml")
+        paths[-1].write_text(settings.dump(one))
+        split.append(one)
+    command = [sys.executable, str(tmp_path / "program.py"), str(ROOT), str(tmp_path)]
+    subprocess.run([*command, *map(str, paths)], check=True, timeout=280, env=alone())
+    for one in split:
+        torch.testing.assert_close(
+            weights(one.out / "model"), weights(whole.out / "model"), rtol=0, atol=2e-3
+        )
+        for name in ("loss", "grad", "retention/base", "retention/loss"):
+            wanted = pytest.approx(logged(whole.out, name), rel=1e-4)
+            assert logged(one.out, name) == wanted, (one.training.deepspeed, name)
+    assert (tmp_path / "readers-0").read_text() == f"{text_model}\n" * 2 * len(paths)
+    assert not (tmp_path / "readers-1").exists()
 
 
 def test_a_loss_that_is_no_number_stops_before_the_step_and_names_its_documents(

@@ -143,8 +143,9 @@ def tree(tmp_path) -> Path:
 
 def inputs(script: Path) -> dict[str, str]:
     """What a run.sh needs by default: variable to path."""
-    text = script.read_text()
-    defaults = dict(re.findall(r"^([A-Z_]+)=\$\{\1:-([^}\"]+)\}", text, re.MULTILINE))
+    text, shared = script.read_text(), (script.parents[1] / "stages.sh").read_text()
+    said = r"^([A-Z_]+)=\$\{\1:-([^}\"]+)\}"
+    defaults = dict(re.findall(said, shared, re.MULTILINE) + re.findall(said, text, re.MULTILINE))
     (needed,) = re.findall(r"^need ((?:[A-Z_]+|\s|\\\n)+)\n", text, re.MULTILINE)
     return {name: defaults[name] for name in needed.replace("\\", "").split()}
 

@@ -5,7 +5,6 @@
 #   LORA=1 MODEL=work/base-7b/lm/model SHARDS=work/base-7b/shards-spoken recipes/asr-tts/run.sh
 #
 # README.md says what each variable is. Relative paths count from the top of the repository.
-source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 [[ ${LORA:-} ]] && recipe=recipes/asr-tts/train-lora.toml from=base-7b
 recipe=${recipe:-recipes/asr-tts/train.toml} from=${from:-single-gpu}
 WORK=${WORK:-work/asr-tts${LORA:+-lora}}
@@ -13,9 +12,7 @@ TOKENIZER=${TOKENIZER:-work/$from/tokenizer}
 MODEL=${MODEL:-work/$from/lm/model}
 SHARDS=${SHARDS:-work/$from/shards-spoken}
 HELDOUT=${HELDOUT:-work/$from/shards-heldout}
-TEXT=${TEXT:-data/text.jsonl}
-HELDOUT_TEXT=${HELDOUT_TEXT:-data/heldout.txt}
-LAUNCH=${LAUNCH:-"$python -m"}
+source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 need TOKENIZER MODEL SHARDS HELDOUT TEXT HELDOUT_TEXT
 
 pretrain "$recipe" tokenizer="$TOKENIZER" init="$MODEL" out="$WORK/lm" \

@@ -4,20 +4,11 @@
 #   SPEECH=corpus SPOKEN=corpus TEXT=file ... recipes/base-7b/run.sh
 #
 # README.md says what each variable is. Relative paths count from the top of the repository.
-source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
-here=recipes/base-7b
-WORK=${WORK:-work/base-7b}
 LLAMA=${LLAMA:-checkpoints/Llama-2-7b-hf}
-HUBERT=${HUBERT:-checkpoints/mhubert-base-25hz}
-ALIGNER=${ALIGNER:-checkpoints/mms-300m-1130-forced-aligner}
 CLEAN=${CLEAN:-data/clean}
-SPEECH=${SPEECH:-data/speech}
-SPOKEN=${SPOKEN:-data/spoken}
-TEXT=${TEXT:-data/text.jsonl}
-HELDOUT=${HELDOUT:-data/heldout}
-HELDOUT_TEXT=${HELDOUT_TEXT:-data/heldout.txt}
 VOICES=${VOICES:-data/expresso/train.jsonl}
-LAUNCH=${LAUNCH:-"$python -m torch.distributed.run --standalone --nproc-per-node gpu -m"}
+LAUNCH=${LAUNCH:-every-gpu}
+source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 need LLAMA HUBERT ALIGNER CLEAN SPEECH SPOKEN TEXT HELDOUT HELDOUT_TEXT VOICES
 
 fit units $here/units.toml corpus="$CLEAN" hubert="$HUBERT" out="$WORK/units"
@@ -26,8 +17,5 @@ fit tokenizer $here/tokenizer.toml hubert="$WORK/robust" units="$WORK/robust" te
   check="$HELDOUT" out="$WORK/tokenizer"
 shards base speech="$SPEECH" spoken="$SPOKEN" heldout="$HELDOUT" voices="$VOICES"
 words spoken heldout
-pretrain $here/train.toml tokenizer="$WORK/tokenizer" init="$LLAMA" out="$WORK/lm" \
-  mixture.shards="[\"$WORK/shards-speech\", \"$WORK/shards-spoken\"]" \
-  mixture.texts="[\"$TEXT\"]" heldout="[\"$WORK/shards-heldout\"]" \
-  retention.texts="[\"$HELDOUT_TEXT\"]"
+learn "$LLAMA" speech spoken
 voice $here/vocoder.toml

@@ -4,21 +4,12 @@
 #   SPEECH=corpus SPOKEN=corpus TEXT=file ... recipes/expressive-7b/run.sh
 #
 # README.md says what each variable is. Relative paths count from the top of the repository.
-source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
-here=recipes/expressive-7b
-WORK=${WORK:-work/expressive-7b}
 LLAMA=${LLAMA:-checkpoints/Llama-2-7b-hf}
-HUBERT=${HUBERT:-checkpoints/mhubert-base-25hz}
-ALIGNER=${ALIGNER:-checkpoints/mms-300m-1130-forced-aligner}
 CLEAN=${CLEAN:-data/clean}
-SPEECH=${SPEECH:-data/speech}
-SPOKEN=${SPOKEN:-data/spoken}
-TEXT=${TEXT:-data/text.jsonl}
-HELDOUT=${HELDOUT:-data/heldout}
-HELDOUT_TEXT=${HELDOUT_TEXT:-data/heldout.txt}
 VOICES=${VOICES:-data/expresso/train.jsonl}
 VOICES_HELDOUT=${VOICES_HELDOUT:-data/expresso/heldout.jsonl}
-LAUNCH=${LAUNCH:-"$python -m torch.distributed.run --standalone --nproc-per-node gpu -m"}
+LAUNCH=${LAUNCH:-every-gpu}
+source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 need LLAMA HUBERT ALIGNER CLEAN SPEECH SPOKEN TEXT HELDOUT HELDOUT_TEXT VOICES \
   VOICES_HELDOUT
 
@@ -31,8 +22,5 @@ fit tokenizer $here/tokenizer.toml hubert="$WORK/robust" units="$WORK/robust" \
   pitch="$WORK/pitch" style="$WORK/style" text="$LLAMA" check="$HELDOUT" out="$WORK/tokenizer"
 shards expressive speech="$SPEECH" spoken="$SPOKEN" heldout="$HELDOUT" voices="$VOICES"
 words spoken heldout
-pretrain $here/train.toml tokenizer="$WORK/tokenizer" init="$LLAMA" out="$WORK/lm" \
-  mixture.shards="[\"$WORK/shards-speech\", \"$WORK/shards-spoken\"]" \
-  mixture.texts="[\"$TEXT\"]" heldout="[\"$WORK/shards-heldout\"]" \
-  retention.texts="[\"$HELDOUT_TEXT\"]"
+learn "$LLAMA" speech spoken
 voice $here/vocoder.toml

@@ -5,29 +5,19 @@
 #   LANGUAGE=hin SPOKEN=corpus ... recipes/new-language/run.sh
 #
 # README.md says what each variable is. Relative paths count from the top of the repository.
-source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
-here=recipes/new-language
 LANGUAGE=${LANGUAGE:-hin}
-WORK=${WORK:-work/new-language}
 INIT=${INIT:-checkpoints/Qwen2.5-0.5B}
 HUBERT=${HUBERT:-checkpoints/mHuBERT-147}
 MMS=${MMS:-checkpoints/mms-1b-all}
-SPOKEN=${SPOKEN:-data/spoken}
-TEXT=${TEXT:-data/text.jsonl}
-HELDOUT=${HELDOUT:-data/heldout}
-HELDOUT_TEXT=${HELDOUT_TEXT:-data/heldout.txt}
-VOICES=${VOICES:-data/voices/train.jsonl}
-LAUNCH=${LAUNCH:-"$python -m"}
+source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
+ALIGNER=$WORK/aligner-$LANGUAGE
 need INIT HUBERT MMS SPOKEN TEXT HELDOUT HELDOUT_TEXT VOICES
 
 fit units $here/units.toml corpus="$SPOKEN" hubert="$HUBERT" out="$WORK/units"
 fit tokenizer $here/tokenizer.toml hubert="$WORK/units" units="$WORK/units" text="$INIT" \
   check="$HELDOUT" out="$WORK/tokenizer"
 shards base spoken="$SPOKEN" heldout="$HELDOUT" voices="$VOICES"
-ALIGNER=$WORK/aligner-$LANGUAGE
 [[ -d $ALIGNER ]] || "$python" $here/aligner.py "$MMS" "$LANGUAGE" "$ALIGNER"
 words spoken heldout
-pretrain $here/train.toml tokenizer="$WORK/tokenizer" init="$INIT" out="$WORK/lm" \
-  mixture.shards="[\"$WORK/shards-spoken\"]" mixture.texts="[\"$TEXT\"]" \
-  heldout="[\"$WORK/shards-heldout\"]" retention.texts="[\"$HELDOUT_TEXT\"]"
+learn "$INIT" spoken
 voice $here/vocoder.toml

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from spirit import commit
 from spirit.config import plain
-from spirit.engine import boards, checkpoint, ranks, watch
+from spirit.engine import boards, checkpoint, ranks, recipes, watch
 from spirit.engine.flops import Utilization
 from spirit.engine.network import Engine
 from spirit.engine.progress import Progress
@@ -75,7 +74,7 @@ def train(
 
     def save(done: int) -> None:
         def write(folder: Path) -> dict[Path, str]:
-            note = {"recipe": _fixed(recipe), "fingerprints": fingerprints}
+            note = {"recipe": recipes.fixed(recipe), "fingerprints": fingerprints}
             return _write(folder, engines, state, {**note, "progress": progress.state_dict()})
 
         checkpoint.save(root, done, write)
@@ -118,7 +117,7 @@ def train(
                 progress.say(told)
                 raise SystemExit(0)  # without `finished.json`: the training is not done
     if main_process():
-        done = {**dataclasses.asdict(config), "recipe": _fixed(recipe)}
+        done = {**dataclasses.asdict(config), "recipe": recipes.fixed(recipe)}
         commit.json_file(root / "finished.json", done)
 
 
@@ -132,46 +131,8 @@ def finished(out: Path, config: TrainingConfig, recipe: Any = None) -> bool:
         done = int(kept["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    _same(out / "state", kept.get("recipe"), recipe)
+    recipes.check(out / "state", kept.get("recipe"), recipe)
     return done >= config.steps
-
-
-_FREE = re.compile(
-    r"out|measure_every|validate_every|validate_clips|"
-    r"mixture\.workers|"
-    r"training\.(steps|save_seconds|log_every|device|threads|deepspeed|wandb|peak_tflops|"
-    r"accumulate|checkpointing|compile|fused_loss|attention)"
-)
-"""What may change when a training goes on: how long, where and how it is watched."""
-
-
-def _fixed(recipe: Any) -> dict[str, Any] | None:
-    """A recipe as a flat table of what must stay as it is."""
-    if recipe is None:
-        return None
-    flat: dict[str, Any] = {}
-
-    def visit(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                visit(f"{name}.{key}" if name else key, inner)
-        elif not _FREE.fullmatch(name):
-            flat[name] = value
-
-    visit("", plain(recipe))
-    return flat
-
-
-def _same(where: Path, kept: dict[str, Any] | None, recipe: Any) -> None:
-    wanted = _fixed(recipe)
-    if kept is None or wanted is None:
-        return
-    for name in sorted(kept.keys() | wanted.keys()):
-        if kept.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{where} was made with {name} = {kept.get(name)}, the recipe now says "
-                f"{wanted.get(name)}; give another `out`, or remove that folder to start anew"
-            )
 
 
 def _write(
@@ -218,9 +179,9 @@ def _resume(
         return 0, {}
     folder, same = found.folder, found.ranks == world()
     note = _note(folder, rank() if same else 0)
-    _same(folder, note.get("recipe"), recipe)
+    recipes.check(folder, note.get("recipe"), recipe)
     for name, here in fingerprints.items():
-        if (there := note["fingerprints"].get(name, here)) != here:
+        if (there := note.get("fingerprints", {}).get(name, here)) != here:
             raise ValueError(
                 f"{folder} was made with the {name} {there}, but here it is {here}; give back the "
                 "former one, or another `out`"
@@ -248,7 +209,7 @@ def _resume(
     if main_process():
         by = "" if same else f", saved by {found.ranks} process(es), with {world()}"
         print(f"going on after step {found.step:,} ({folder}{by})", file=sys.stderr)
-    return found.step, note["progress"] if main_process() else {}
+    return found.step, note.get("progress", {}) if main_process() else {}
 
 
 def _note(folder: Path, number: int) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class Engine:
     ) -> None:
         """Take a network over; `hidden` are its matrices between hidden channels, for Muon.
 
-        A step adds up the gradients of `accumulate` losses.
+        A step adds up the gradients of `accumulate` losses. All processes begin with the weights
+        and buffers of the main one.
         """
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -62,20 +63,21 @@ class Engine:
         self.steps = 0
         self.accumulate = accumulate
         self._frozen = False
-        settings = _settings(config, accumulate)
+        chosen = settings(config, accumulate)
         if config.dtype == "bf16-weights":
             for parameter in module.parameters():
                 parameter.data = parameter.data.bfloat16()  # before they take room on a GPU
-        self.module = module.to(self.device)
-        self.stage = int(settings.get("zero_optimization", {}).get("stage", 0))
+        self.stage = int(chosen.get("zero_optimization", {}).get("stage", 0))
+        # ZeRO-3 takes one weight after the other there: all at once may be more than a GPU holds.
+        self.module = module if self.stage == 3 else module.to(self.device)
         if self.stage and config.optimizer != "adamw":
             raise ValueError(
                 f"training.optimizer = {config.optimizer!r} needs whole matrices, but ZeRO stage "
                 f"{self.stage} spreads them; take adamw, or leave training.deepspeed empty"
             )
-        offloaded = "offload_optimizer" in settings.get("zero_optimization", {})
+        offloaded = "offload_optimizer" in chosen.get("zero_optimization", {})
         optimizer = _optimizer(module, config, {id(p) for p in hidden}, offloaded)
-        self._engine = _initialize(module, optimizer, settings, self.device)
+        self._engine = _initialize(module, optimizer, chosen, self.device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's forward pass in the training dtype.
@@ -83,7 +85,7 @@ class Engine:
         What another network's loss is to flow through must be called inside `frozen()`.
         """
         if not self._frozen:
-            with _place():
+            with _place(self.device):
                 return self._engine(*args, **kwargs)
         bf16 = self.config.dtype == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -160,16 +162,21 @@ class Engine:
             for parameter in trained:
                 parameter.requires_grad_(True)
 
-    def weights(self) -> dict[str, Tensor]:
-        """All weights; every process must ask, since ZeRO-3 has spread them."""
+    def weights(self, *, everywhere: bool = True) -> dict[str, Tensor]:
+        """All weights; every process must ask, since ZeRO-3 has spread them. They come together one
+        after another, in the memory of every process or of the main one alone."""
+        state: dict[str, Tensor] = self.module.state_dict()
         if self.stage < 3:
-            return self.module.state_dict()
+            return state
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
-            return {
-                key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()
-            }
+        spread = dict(self.module.named_parameters(remove_duplicate=False))
+        found: dict[str, Tensor] = {}
+        for name, value in state.items():
+            with deepspeed.zero.GatheredParameters([spread[name]] if name in spread else []):
+                if everywhere or ranks.main_process():
+                    found[name] = spread.get(name, value).detach().cpu().clone()
+        return found
 
     def save(self, folder: Path) -> dict[Path, str]:
         """Write weights, optimizer and step count; every process must call it.
@@ -218,8 +225,11 @@ class Engine:
             ) from error
 
 
-def _settings(config: TrainingConfig, accumulate: int) -> dict[str, Any]:
-    """DeepSpeed's settings: the engine concerns from the JSON, everything else from `config`."""
+def settings(config: TrainingConfig, accumulate: int = 1) -> dict[str, Any]:
+    """DeepSpeed's settings: the engine concerns from the JSON, everything else from `config`.
+
+    Raises ValueError where the JSON cannot be read, or the two contradict each other.
+    """
     chosen: dict[str, Any] = {}
     if config.deepspeed:
         path = Path(config.deepspeed)
@@ -284,7 +294,7 @@ def _initialize(
 ) -> Any:
     """The DeepSpeed engine of one network."""
     os.environ.setdefault("DS_ACCELERATOR", where.type)  # otherwise it looks around and warns
-    with _place(), warnings.catch_warnings():
+    with _place(where), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated torch calls inside DeepSpeed
         import deepspeed
         import deepspeed.ops
@@ -294,15 +304,21 @@ def _initialize(
         # in shared memory, for minutes. Everything here is done by torch.
         deepspeed.ops.__compatible_ops__ = {}
         ranks.start(where)
-        return deepspeed.initialize(model=module, optimizer=optimizer, config=chosen)[0]
+        if chosen.get("zero_optimization", {}).get("stage") == 3:
+            deepspeed.zero.Init(module=module, config_dict_or_path=chosen)
+            for buffer in module.buffers():
+                buffer.data = buffer.data.to(where)
+        engine = deepspeed.initialize(model=module, optimizer=optimizer, config=chosen)[0]
+        ranks.receive(module.buffers())  # the weights, DeepSpeed has sent
+        return engine
 
 
 @contextmanager
-def _place() -> Iterator[None]:
-    """DeepSpeed asks for LOCAL_RANK, also where no launcher gave one."""
+def _place(where: torch.device) -> Iterator[None]:
+    """DeepSpeed asks for LOCAL_RANK, also where no launcher gave one, and takes the GPU it says."""
     alone = "LOCAL_RANK" not in os.environ
     if alone:
-        os.environ["LOCAL_RANK"] = "0"
+        os.environ["LOCAL_RANK"] = str(where.index or 0)
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 import atexit
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -135,6 +135,17 @@ def summed(values: Tensor) -> Tensor:
     if world() > 1:
         dist.all_reduce(values)
     return values
+
+
+@torch.no_grad()
+def receive(tensors: Iterable[Tensor]) -> None:
+    """Give every process the values that these tensors have in the main one, on its device."""
+    for tensor in tensors if world() > 1 else ():
+        # As bytes, which every backend can send, of whatever type they are.
+        whole = tensor.detach().contiguous()
+        dist.broadcast(whole.view(-1).view(torch.uint8), src=0)
+        if not tensor.is_contiguous():
+            tensor.copy_(whole)
 
 
 def share(text: str) -> str:

@@ -80,6 +80,9 @@ class Learner(nn.Module):
         self._work = _work(model)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers makes embeddings ask for gradients, which only the other kind needs; the
+            # first layer would be compiled once more for measurements.
+            model.disable_input_require_grads()
         if compiled:
             self._compile()
 
@@ -162,6 +165,7 @@ class Learner(nn.Module):
         )
 
     def _compile(self) -> None:
+        rowed.allow_variants()
         for layer in _layers(self.model):
             if self.in_rows:
                 layer.compile(dynamic=False)

@@ -113,8 +113,10 @@ class Modalities:
         """The sum of each modality's losses, and how many these are."""
         self._of = self._of.to(labels.device)
         both = torch.stack([losses.detach().float(), torch.ones_like(losses, dtype=torch.float32)])
-        total = torch.zeros(2, len(self.names), device=losses.device)
-        return total.index_add(1, self._of[labels], both)
+        # Not by index_add, of which a GPU adds the terms in any order.
+        of = self._of[labels]
+        names = range(len(self.names))
+        return torch.stack([torch.where(of == i, both, 0.0).sum(1) for i in names], 1)
 
     def means(self, sums: Float[Tensor, "2 modalities"]) -> dict[str, Tensor]:
         """The mean loss of each modality; not a number where it has no label."""

@@ -11,8 +11,8 @@ from spirit.codec import Codec
 from spirit.data.documents import draw_rng, read_lines
 from spirit.data.loader import pack
 from spirit.engine import Engine, rank, world
-from spirit.engine.ranks import summed
-from spirit.lm import model as models
+from spirit.engine.ranks import receive, summed
+from spirit.lm import start
 from spirit.lm.learner import Batch, Learner
 
 HELD = 10
@@ -66,12 +66,14 @@ class Retention:
     def begin(self, init: Path, engine: Engine) -> None:
         """Hear what the base model says of the text; it stays in memory where `kl` needs it."""
         dtype = torch.float32 if engine.config.dtype == "fp32" else torch.bfloat16
-        model = models.read(init, dtype if engine.device.type == "cuda" else torch.float32)
+        model = start.read_once(init, dtype if engine.device.type == "cuda" else torch.float32)
         rows = model.get_input_embeddings().weight.shape[0]
         if rows > self._codec.vocab.text_tokens and not (init / "spirit.toml").is_file():
             # A text model's rows behind its text stand for nothing; here their ids are markers'.
             model.resize_token_embeddings(self._codec.vocab.text_tokens, mean_resizing=False)
-        base = Learner(model.to(engine.device), in_rows=self._in_rows).eval()
+        model.to(engine.device)
+        receive([*model.parameters(), *model.buffers()])
+        base = Learner(model, in_rows=self._in_rows).eval()
         base.requires_grad_(False)
         if self.config.measure:
             amp = torch.autocast(

@@ -18,6 +18,8 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 BLOCK = 128
 """Tokens in a block, each way; a row is made of whole blocks."""
 IGNORED = -100
+VARIANTS = 64
+"""Shapes that something may be compiled for."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,18 @@ def attend(
     return found.transpose(1, 2), None
 
 
+def allow_variants() -> None:
+    """Let dynamo compile for every shape: training, held-out documents and text for retention have
+    their own, each with and without gradients, and at the ninth it would stop compiling, after
+    which FlexAttention is no kernel any more."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, VARIANTS)
+
+
 @cache
 def _kernel() -> Callable[..., Any]:
     """FlexAttention is a kernel only where it is compiled."""
+    allow_variants()
     compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=False)
     return compiled

@@ -1,13 +1,15 @@
 """Where a training begins from a model that is there: whether it fits, and can be trained here."""
 
+import hashlib
 import json
 import tomllib
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 import spirit.lm.packed  # noqa: F401 (registers the attention "documents")
+from spirit.engine import ranks
 from spirit.lm import model as lm
 from spirit.text import HFText, names
 from spirit.vocab import Vocab
@@ -41,6 +43,31 @@ def is_ours(init: Path, tokenizer: Path) -> bool:
                 f"train with the tokenizer {told.get('tokenizer', 'of the model')}"
             )
     return True
+
+
+def read_once(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model in the main process of a training; the others do not read it, so that a machine with
+    eight GPUs has room for one copy.
+
+    They get the same network in memory that nobody has written to, which costs nothing until
+    somebody does; `Engine` or `ranks.receive` gives it the weights. All processes call it.
+    """
+    main = ranks.main_process()
+    model = ranks.together(lambda: lm.read(folder, dtype) if main else _hollow(folder, dtype))
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    told = json.dumps([(name, list(t.shape), str(t.dtype)) for name, t in tensors])
+    if len(set(ranks.gather(hashlib.sha256(told.encode()).hexdigest()))) > 1 and not main:
+        model = lm.read(folder, dtype)  # its files make another network than its configuration
+    return model
+
+
+def _hollow(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.to_empty(device="cpu")
+    model.tie_weights()  # each place has got a table of its own
+    return model.eval()
 
 
 def _check_text(init: Path, tokenizer: Path, vocab: Vocab) -> None:

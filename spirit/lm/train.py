@@ -1,7 +1,6 @@
 """Training of the language model: recipe in, model folder out."""
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +14,20 @@ from spirit import commit
 from spirit.codec import Codec, HFText
 from spirit.config import dump
 from spirit.data.loader import MixtureConfig, Rows
-from spirit.data.shards import read_manifest
 from spirit.engine import (
     Engine,
     NotFinite,
     device,
     finished,
     main_process,
+    network,
     rank,
     ranks,
     watch,
     world,
 )
 from spirit.engine import train as run
-from spirit.lm import blame, start
+from spirit.lm import blame, ready, start
 from spirit.lm import model as llama
 from spirit.lm.heldout import heldout_batches, measure
 from spirit.lm.learner import Batch, Learner, LMTrainingConfig, in_rows
@@ -124,7 +123,10 @@ def train(recipe: LMRecipe) -> Path:
     if finished(recipe.out, config, recipe) and any(target.glob("*.safetensors")):
         return target
     ranks.start(device(config.device))  # early: from here on a death is noticed
-    tokenizer = _fingerprint(recipe)
+    network.settings(config, config.accumulate)
+    texts = recipe.retention.texts if recipe.retention else ()
+    ready.check(recipe.init, texts, recipe.mixture)
+    tokenizer = ready.fingerprint(recipe.tokenizer, (*recipe.mixture.shards, *recipe.heldout))
     vocab = Vocab.load(recipe.tokenizer / "vocab.json")
     codec = Codec(HFText.load(recipe.tokenizer / "text.json"), vocab)
     guided = recipe.guide_layers if recipe.guide else ()
@@ -237,26 +239,6 @@ def _counts(batch: Mapping[str, Tensor], across: bool) -> tuple[int, int]:
     return int(real.sum()), int((places[real] + 1).sum())
 
 
-def _fingerprint(recipe: LMRecipe) -> str:
-    """Of the tokenizer that made all the shards. Raises ValueError if it is not the recipe's.
-
-    Two tokenizers may have one vocabulary and mean different sounds by the same unit.
-    """
-    path = recipe.tokenizer / "tokenizer.toml"
-    try:
-        wanted = str(tomllib.loads(path.read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        raise ValueError(f"{path} is missing or damaged; give a tokenizer folder") from None
-    for folder in (*recipe.mixture.shards, *recipe.heldout):
-        found = read_manifest(folder)["tokenizer"]["fingerprint"]
-        if found != wanted:
-            raise ValueError(
-                f"{folder} was made by the tokenizer {found}, but {recipe.tokenizer} is {wanted}; "
-                f"run `spirit tokenize` again with --tokenizer {recipe.tokenizer}"
-            )
-    return wanted
-
-
 def _learner(recipe: LMRecipe, vocab: Vocab, guided: tuple[int, ...]) -> Learner:
     config, model = recipe.training, _begin(recipe, vocab)
     if recipe.lora is not None and recipe.init is not None:
@@ -291,17 +273,18 @@ def _begin(recipe: LMRecipe, vocab: Vocab) -> PreTrainedModel:
             tied=size.tied,
         )
     ours = start.is_ours(recipe.init, recipe.tokenizer)
-    model = llama.read(recipe.init).train()
+    half = recipe.training.dtype == "bf16-weights"
+    model = start.read_once(recipe.init, torch.bfloat16 if half else torch.float32).train()
     if recipe.rope_theta is not None:
         llama.set_rope_theta(model, recipe.rope_theta)
     if not ours:
         llama.widen(model, vocab, rows=recipe.new_rows, seed=recipe.training.seed)
-    start.check_network(model)
+    ranks.together(lambda: start.check_network(model) if main_process() else None)
     return model
 
 
 def _write(recipe: LMRecipe, engine: Engine, vocab: Vocab, tokenizer: str, target: Path) -> None:
-    weights = engine.weights()
+    weights = engine.weights(everywhere=False)
     if not main_process():
         return
     model = engine.module.model
