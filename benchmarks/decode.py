@@ -4,10 +4,11 @@
 
 FLAC files of speech-like noise at 16, 24 and 48 kHz are read by `spirit.data.decoder.Decoder`
 (checked, hashed, resampled to 16 kHz, within limits, transferred here, the next one named as
-`spirit tokenize` does) and by soundfile and soxr called in one process, in turns. Prints JSON, by rate: how many seconds of sound in a second either
-way, by the clock, and the ratios, by the clock and by CPU time (that of the child included), each
-from the best of the rounds. The bar is a ratio of 0.8 by the clock. Without a child, what is left
-of the difference is checks, the hash, and a file that Python reads.
+`spirit tokenize` does) and by soundfile and soxr called in one process, in turns. Prints JSON, by
+rate: how many seconds of sound in a second either way, by the clock, and the ratios, by the clock
+and by CPU time (that of the child included), each from the best of the rounds. The bar is a ratio
+of 0.8 by the clock. Without a child, what is left of the difference is checks, the hash, and a file
+that Python reads.
 """
 
 import argparse

@@ -23,8 +23,8 @@ from tests.bundle import JFK, build_tokenizer
 ROOT = Path(__file__).parent.parent
 MISBEHAVING = """
 import os, signal, time
-from spirit.data import decoder
-well, read = decoder.read_into, []
+from spirit.data import decoder_child
+well, read = decoder_child.read_into, []
 def misbehave(sound, keep, **settings):
     match sound.uri.rpartition("/")[2]:
         case "hangs.wav":
@@ -39,8 +39,8 @@ def misbehave(sound, keep, **settings):
             os.abort()
     read.append(sound)
     return well(sound, keep, **settings)
-decoder.read_into = misbehave
-decoder.serve(**json.loads(sys.argv[1]))
+decoder_child.read_into = misbehave
+decoder_child.serve(**json.loads(sys.argv[1]))
 """
 
 

@@ -6,7 +6,6 @@ is run.
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -15,20 +14,19 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float
 
 from spirit.audio import read_hashed
 from spirit.data.children import deaf
-from spirit.decoding import MAX_SECONDS, AudioError, read_into
+from spirit.data.decoder_child import ERRORS, READY
+from spirit.decoding import MAX_SECONDS, AudioError
 from spirit.sound import Sound
-from spirit.streams import MAX_GROUP
 
-PROGRAM = "from spirit.data.decoder import serve; serve(**json.loads(sys.argv[1]))"
+PROGRAM = "from spirit.data.decoder_child import serve; serve(**json.loads(sys.argv[1]))"
 """What the child runs, once it looks for modules where we do."""
-READY = b"ready\n"
 STARTING = 300.0
 """Seconds that the imports of the child may take, on a machine that does a lot besides."""
 KEPT = 64 << 20
@@ -40,7 +38,6 @@ HEAP = {
 }
 """What lets the child keep the memory of a block of sound for the next one, where its C library is
 GNU's: to have the kernel take it back and clear it takes a twentieth of the time of FLAC."""
-Block = Float[np.ndarray, " _"]
 Asked = tuple[Sound, float]
 """What to read, and how many seconds of sound are too many."""
 
@@ -60,19 +57,6 @@ class Limits:
 
 LIMITS = Limits()
 _FATAL = ("too_large", "timed_out", "crashed")
-
-
-class _NoRoom(ChildProcessError):
-    """Not a fault of the recording."""
-
-
-_ERRORS: dict[str, type[Exception]] = {
-    "connection": ConnectionError,
-    "room": ChildProcessError,
-    "system": OSError,
-    "value": ValueError,
-}
-"""Errors that the child passes on, the more special ones first."""
 
 
 class Decoder:
@@ -205,9 +189,7 @@ class _Child:
                     self._ahead = None
         return self._ahead in (None, asked)
 
-    def read(
-        self, asked: Asked, then: Asked | None
-    ) -> tuple[Float[np.ndarray, " samples"], str]:
+    def read(self, asked: Asked, then: Asked | None) -> tuple[Float[np.ndarray, " samples"], str]:
         """What it reads, before it goes on to `then`; raises the errors that it has met, or that it
         is."""
         self.fresh = False
@@ -232,7 +214,7 @@ class _Child:
         if "fault" in answer:
             raise AudioError(answer["line"], answer["fault"])
         if "error" in answer:
-            raise _ERRORS[answer["error"]](answer["line"])
+            raise ERRORS[answer["error"]](answer["line"])
         return self._fetch(sound, samples, answer["samples"]), answer["sha256"]
 
     def _ask(self, asked: Asked) -> None:
@@ -286,77 +268,3 @@ def _memory_file() -> int:
         return os.memfd_create("samples")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def serve(answers: int, memory: int) -> None:
-    """The child: answers what it is asked through `answers`, the sound in the file that each line
-    names."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    Thread(target=_end_with_parent, daemon=True).start()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # of the memory file, that is
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, sys.stderr.fileno())  # decoders complain there
-    at_rest = _private_memory()
-    with socket.socket(fileno=answers) as own, own.makefile("rwb") as lines:
-        lines.write(READY)
-        lines.flush()
-        for line in lines:
-            asked = json.loads(line)
-            max_seconds, samples = asked.pop("max_seconds"), asked.pop("samples")
-            sound = Sound(**asked)
-            groups = 0 if sound.row is None else 2 * MAX_GROUP
-            _limit_memory(at_rest + memory + groups)
-            lines.write(json.dumps(_answer(sound, samples, max_seconds)).encode() + b"\n")
-            lines.flush()
-
-
-def _answer(sound: Sound, samples: int, max_seconds: float) -> dict[str, str | int]:
-    written = 0
-
-    def keep(block: Block) -> None:
-        nonlocal written
-        left = np.ascontiguousarray(block).data.cast("B")
-        try:
-            while left:
-                some = os.pwrite(samples, left, written)
-                left, written = left[some:], written + some
-        except OSError as error:
-            raise _NoRoom(f"no room for the samples of {sound} ({error.strerror})") from None
-
-    try:
-        digest = read_into(sound, keep, max_seconds=max_seconds)
-    except AudioError as error:
-        return {"fault": error.code, "line": str(error)}
-    except MemoryError:
-        line = f"{sound}: decoding it takes more memory than is allowed; convert it to wav or flac"
-        return {"fault": "too_large", "line": line}
-    except Exception as error:
-        for name, kind in _ERRORS.items():
-            if isinstance(error, kind):
-                return {"error": name, "line": str(error)}
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        line = f"{sound}: the decoder failed ({what}); convert it to wav or flac"
-        return {"fault": "crashed", "line": line}
-    return {"samples": written // 4, "sha256": digest}
-
-
-def _end_with_parent() -> None:
-    """Wait in a thread: what the decoder does meanwhile holds no lock of Python's."""
-    os.read(0, 1)
-    os._exit(0)
-
-
-def _private_memory() -> int:
-    """Bytes that the kernel counts against the limit; 0 where it does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
-
-
-def _limit_memory(count: int) -> None:
-    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    count = count if most == resource.RLIM_INFINITY else min(count, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (count, most))

@@ -304,8 +304,9 @@ def _or_refused(utterance: Utterance, work: Callable[[], Made]) -> Made | Refuse
 def _decoded(
     utterance: Utterance, decoder: Decoder, then: Utterance | None
 ) -> Heard | Long | Refused:
+    following = None if then is None else then.audio
     try:
-        wave, sha256 = decoder.read_hashed(utterance.audio, LONGEST, then and then.audio)
+        wave, sha256 = decoder.read_hashed(utterance.audio, LONGEST, following)
     except AudioError as error:
         if error.code != "too_long" or decoder.max_seconds <= LONGEST:
             raise

@@ -140,7 +140,8 @@ class Autocorrelation:
         tiles: list[list[Tensor]] = [[]]
         room = most
         for low in lows:
-            for piece in low.unfold(0, self.window, HOP // self._step).split(most):
+            frames = low.unfold(0, self.window, HOP // self._step)
+            for piece in (frames[start : start + most] for start in range(0, len(frames), most)):
                 if len(piece) > room:
                     tiles.append([])
                     room = most
@@ -186,31 +187,35 @@ class Autocorrelation:
     ) -> list[Float[Tensor, " _"]]:
         """The best path through each wave: strong peaks, few jumps, few changes of voicing. 0 where
         the path is unvoiced."""
-        loudest = [part.amax().clamp(min=1e-7) for part in loudness.split(counts)]
-        relative = loudness / torch.stack(loudest).repeat_interleave(
-            torch.tensor(counts, device=loudness.device)
+        lengths = torch.tensor(counts, device=loudness.device)
+        loudest = torch.stack([part.amax() for part in loudness.split_with_sizes(counts)]).clamp(
+            min=1e-7
         )
+        relative = loudness / loudest.repeat_interleave(lengths)
         unvoiced = self.voicing + (2 - relative * (1 + self.voicing) / self.silence).clamp(min=0.0)
-        # Side by side, and silent at the end; a path is followed from its wave's own last frame.
+        # Side by side; what comes behind a wave's last frame has no say, its path is followed from
+        # that frame.
         side = torch.nn.utils.rnn.pad_sequence
-        local = side(torch.cat([peak, unvoiced[:, None]], -1).split(counts))
-        height = side(pitch.split(counts))
+        local = side(torch.cat([peak, unvoiced[:, None]], -1).split_with_sizes(counts))
+        height = side(pitch.split_with_sizes(counts))
         frames, batch, states = local.shape
         scores, history = torch.empty_like(local), np.empty(local.shape, np.uint8)
         scores[0] = local[0]
         together = max(1, CELLS[self.device.type == "cpu"] // (batch * states * states))
         for begin in range(1, frames, together):
-            span, before = slice(begin, begin + together), slice(begin - 1, min(begin + together, frames) - 1)
+            stop = min(begin + together, frames)
+            span, before = slice(begin, stop), slice(begin - 1, stop - 1)
             cost = self._costs(height[before], height[span])
             _step(scores[begin - 1], cost, local[span], scores[span])
             history[span] = _came_from(scores[before], cost).cpu().numpy()
         heard = torch.cat([pitch.exp2(), torch.zeros_like(pitch[:, :1])], -1)
+        ends = scores[lengths - 1, torch.arange(batch, device=scores.device)].argmax(-1).tolist()
         paths = [
-            _follow(int(scores[count - 1, wave].argmax()), history[:count, wave])
-            for wave, count in enumerate(counts)
+            _follow(end, history[:count, wave])
+            for wave, (end, count) in enumerate(zip(ends, counts, strict=True))
         ]
         path = torch.from_numpy(np.concatenate(paths)).to(heard.device, torch.long)
-        return list(heard.gather(-1, path[:, None])[:, 0].split(counts))
+        return list(heard.gather(-1, path[:, None])[:, 0].split_with_sizes(counts))
 
     def _costs(
         self, there: Float[Tensor, "steps batch bands"], here: Float[Tensor, "steps batch bands"]
