@@ -196,8 +196,8 @@ class Autocorrelation:
         # Side by side; what comes behind a wave's last frame has no say, its path is followed from
         # that frame.
         side = torch.nn.utils.rnn.pad_sequence
-        local = side(torch.cat([peak, unvoiced[:, None]], -1).split_with_sizes(counts))
-        height = side(pitch.split_with_sizes(counts))
+        local = side([*torch.cat([peak, unvoiced[:, None]], -1).split_with_sizes(counts)])
+        height = side([*pitch.split_with_sizes(counts)])
         frames, batch, states = local.shape
         scores, history = torch.empty_like(local), np.empty(local.shape, np.uint8)
         scores[0] = local[0]
