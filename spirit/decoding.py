@@ -147,9 +147,9 @@ def open_decoder(
 
 
 def _check_file(path: Path, name: str) -> None:
-    if not path.exists():
-        raise AudioError(f"{name}: no such file; check the path", "missing")
     if not path.is_file():
+        if not path.exists():
+            raise AudioError(f"{name}: no such file; check the path", "missing")
         raise AudioError(f"{name}: is not a file; name one recording", "not_a_file")
 
 
@@ -229,8 +229,8 @@ def _blocks(
     if stretch.first:
         file.seek(stretch.first)
     decoded, whole_numbers = 0, file.subtype.startswith("PCM")  # at most 1, and never NaN
-    while len(
-        block := file.read(min(most, stretch.frames - decoded), dtype="float32", always_2d=True)
+    while (left := stretch.frames - decoded) and len(
+        block := file.read(min(most, left), dtype="float32", always_2d=True)
     ):
         if not whole_numbers:
             _check(block, name)

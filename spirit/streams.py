@@ -115,7 +115,7 @@ class Stream:
         assert self._hash is not None
         try:
             self._file.seek(self._seen)
-            some = memoryview(bytearray(GAP >> 2))
+            some = memoryview(bytearray(GAP >> 4))
             while count := self._file.readinto(some):
                 self._add(some[:count])
         except Exception as error:

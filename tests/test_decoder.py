@@ -23,8 +23,8 @@ from tests.bundle import JFK, build_tokenizer
 ROOT = Path(__file__).parent.parent
 MISBEHAVING = """
 import os, signal, time
-from spirit.data import decoder
-well, read = decoder.read_into, []
+from spirit.data import decoder_child
+well, read = decoder_child.read_into, []
 def misbehave(sound, keep, **settings):
     match sound.uri.rpartition("/")[2]:
         case "hangs.wav":
@@ -39,8 +39,8 @@ def misbehave(sound, keep, **settings):
             os.abort()
     read.append(sound)
     return well(sound, keep, **settings)
-decoder.read_into = misbehave
-decoder.serve(**json.loads(sys.argv[1]))
+decoder_child.read_into = misbehave
+decoder_child.serve(**json.loads(sys.argv[1]))
 """
 
 
@@ -79,6 +79,41 @@ def test_a_child_hears_what_this_process_hears(tmp_path):
         np.testing.assert_array_equal(wave, expected)
         assert digest == known
     made.close()
+
+
+def test_recordings_that_are_named_ahead_are_those_that_are_read(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.flac" for number in range(3)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, rng.uniform(-0.5, 0.5, 30_000 + 9_000 * number), 24_000)
+    one, two, three = paths
+    made = Decoder()
+    # As named, another one, the same again, one of another length at most, and none named.
+    for now, then in [(one, two), (two, three), (one, one), (one, two), (two, None), (three, None)]:
+        wave, digest = made.read_hashed(now, then=then)
+        expected, known = read_hashed(now)
+        np.testing.assert_array_equal(wave, expected)
+        assert digest == known
+    made.read_hashed(one, then=two)
+    with pytest.raises(AudioError, match=f"^{two}: longer than 1 second"):
+        made.read_hashed(two, 1.0)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("hangs", "timed_out"), ("kills", "crashed"), ("asks", "too_large"), ("fails", "crashed")],
+)
+def test_what_is_named_ahead_harms_no_other_recording(hurt, tmp_path, name, code):
+    hurt.limits = Limits(patience=1.0, memory=1 << 29)
+    path, well, tires = (tmp_path / f"{each}.wav" for each in (name, "well", "tires"))
+    assert len(hurt.read_hashed(well, then=path)[0]) == 1_600
+    assert len(hurt.read_hashed(tires, then=well)[0]) == 1_600
+    assert len(hurt.read_hashed(well, then=path)[0]) == 1_600
+    with pytest.raises(AudioError, match=f"^{path}: ") as caught:
+        hurt.read_hashed(path, then=well)
+    assert caught.value.code == code
+    assert len(hurt.read_hashed(well)[0]) == 1_600
 
 
 def test_what_is_given_back_between_long_recordings_does_no_harm(monkeypatch):

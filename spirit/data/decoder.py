@@ -6,33 +6,40 @@ is run.
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float
 
 from spirit.audio import read_hashed
 from spirit.data.children import deaf
-from spirit.decoding import MAX_SECONDS, AudioError, read_into
+from spirit.data.decoder_child import ERRORS, READY
+from spirit.decoding import MAX_SECONDS, AudioError
 from spirit.sound import Sound
-from spirit.streams import MAX_GROUP
 
-PROGRAM = "from spirit.data.decoder import serve; serve(**json.loads(sys.argv[1]))"
+PROGRAM = "from spirit.data.decoder_child import serve; serve(**json.loads(sys.argv[1]))"
 """What the child runs, once it looks for modules where we do."""
-READY = b"ready\n"
 STARTING = 300.0
 """Seconds that the imports of the child may take, on a machine that does a lot besides."""
 KEPT = 64 << 20
 """Bytes of shared memory that are not given back between two recordings."""
+HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_TOP_PAD_": str(1 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 20),
+}
+"""What lets the child keep the memory of a block of sound for the next one, where its C library is
+GNU's: to have the kernel take it back and clear it takes a twentieth of the time of FLAC."""
+Asked = tuple[Sound, float]
+"""What to read, and how many seconds of sound are too many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +59,6 @@ LIMITS = Limits()
 _FATAL = ("too_large", "timed_out", "crashed")
 
 
-class _NoRoom(ChildProcessError):
-    """Not a fault of the recording."""
-
-
-_ERRORS: dict[str, type[Exception]] = {
-    "connection": ConnectionError,
-    "room": ChildProcessError,
-    "system": OSError,
-    "value": ValueError,
-}
-"""Errors that the child passes on, the more special ones first."""
-
-
 class Decoder:
     """Reads recordings one after the other, in a child that is started when it is needed, and again
     whenever it has died. `limits=None`: in this process, for recordings that are trusted."""
@@ -81,24 +75,33 @@ class Decoder:
         return MAX_SECONDS if self.limits is None else self.limits.max_seconds
 
     def read_hashed(
-        self, audio: Path | Sound, max_seconds: float | None = None
+        self,
+        audio: Path | Sound,
+        max_seconds: float | None = None,
+        then: Path | Sound | None = None,
     ) -> tuple[Float[np.ndarray, " samples"], str]:
         """As `spirit.audio.read_hashed`, within the limits; `max_seconds` may be less than theirs.
 
-        An `AudioError` may also be `too_large`, `timed_out` or `crashed`; the first and the last do
-        not hang on what was read before. Raises `ChildProcessError` where no child will start.
+        `then` is what is likely to be read next, as this is: the child begins with it while what it
+        has read is taken over here, and its faults show when it is read. An `AudioError` may also
+        be `too_large`, `timed_out` or `crashed`; the first and the last do not hang on what was
+        read before. Raises `ChildProcessError` where no child will start.
         """
         sound = Sound.of(audio)
         most = self.max_seconds if max_seconds is None else min(max_seconds, self.max_seconds)
-        # What fsspec calls memory is that of this process alone.
-        if self.limits is None or sound.uri.startswith("memory://"):
+        if self.limits is None or _is_here(sound):
             return read_hashed(sound, max_seconds=most)
+        later = None if then is None else Sound.of(then)
+        ahead = None if later is None or _is_here(later) else (later, most)
         with self._reading:
             while True:
                 child = self._started(self.limits)
+                if not child.is_free_for((sound, most)):
+                    self._end()
+                    continue
                 fresh = child.fresh
                 try:
-                    return child.read(sound, most)
+                    return child.read((sound, most), ahead)
                 except AudioError as error:
                     if error.code not in _FATAL:
                         raise
@@ -148,10 +151,14 @@ class _Child:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.fresh = True
-        self._samples = _memory_file()
+        self._ahead: Asked | None = None
+        """What it has been asked already, without being asked for the answer."""
+        self._samples = (_memory_file(), _memory_file())
+        """For the sound of what it is asked by turns: it fills one while the other is read here."""
+        self._turn = 0
         ours, theirs = socket.socketpair()
         self._socket, self._lines = ours, ours.makefile("rwb")
-        given = {"answers": theirs.fileno(), "samples": self._samples, **asdict(limits)}
+        given = {"answers": theirs.fileno(), "memory": limits.memory}
         boot = f"import json, sys; sys.path[:] = json.loads(sys.argv[2]); {PROGRAM}"
         with theirs, deaf():
             self.process = subprocess.Popen(
@@ -159,8 +166,8 @@ class _Child:
                 # Nobody writes there: it ends when this process does, however that happens.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._samples),
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                pass_fds=(theirs.fileno(), *self._samples),
+                env={**os.environ, **HEAP, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
 
     def is_ready(self) -> bool:
@@ -173,12 +180,27 @@ class _Child:
         self.process.kill()
         return False
 
-    def read(self, sound: Sound, max_seconds: float) -> tuple[Float[np.ndarray, " samples"], str]:
-        """What it reads; raises the errors that it has met, or that it is."""
+    def is_free_for(self, asked: Asked) -> bool:
+        """Wait until it has done what it was asked ahead, unless that is `asked`; it may die of it,
+        and is of no use then."""
+        if self._ahead not in (None, asked):
+            with suppress(OSError):
+                if self._lines.readline(1 << 20).endswith(b"\n"):
+                    self._ahead = None
+        return self._ahead in (None, asked)
+
+    def read(self, asked: Asked, then: Asked | None) -> tuple[Float[np.ndarray, " samples"], str]:
+        """What it reads, before it goes on to `then`; raises the errors that it has met, or that it
+        is."""
         self.fresh = False
+        sound = asked[0]
         try:
-            asked = {**asdict(sound), "max_seconds": max_seconds}
-            self._lines.write(json.dumps(asked).encode() + b"\n")
+            if self._ahead is None:
+                self._ask(asked)
+            samples = self._samples[self._turn ^ 1]
+            self._ahead = then
+            if then is not None:
+                self._ask(then)
             self._lines.flush()
             answer = json.loads(self._lines.readline(1 << 20))
         except TimeoutError:
@@ -192,20 +214,26 @@ class _Child:
         if "fault" in answer:
             raise AudioError(answer["line"], answer["fault"])
         if "error" in answer:
-            raise _ERRORS[answer["error"]](answer["line"])
-        return self._fetch(sound, answer["samples"]), answer["sha256"]
+            raise ERRORS[answer["error"]](answer["line"])
+        return self._fetch(sound, samples, answer["samples"]), answer["sha256"]
 
-    def _fetch(self, sound: Sound, count: int) -> Float[np.ndarray, " samples"]:
-        if os.fstat(self._samples).st_size < 4 * count:
+    def _ask(self, asked: Asked) -> None:
+        sound, most = asked
+        told = {**vars(sound), "max_seconds": most, "samples": self._samples[self._turn]}
+        self._lines.write(json.dumps(told).encode() + b"\n")
+        self._turn ^= 1
+
+    def _fetch(self, sound: Sound, samples: int, count: int) -> Float[np.ndarray, " samples"]:
+        if os.fstat(samples).st_size < 4 * count:
             raise self._crashed(sound)
         wave = np.empty(count, np.float32)
         left = wave.data.cast("B")
-        while left and (got := os.preadv(self._samples, [left], wave.nbytes - len(left))):
+        while left and (got := os.preadv(samples, [left], wave.nbytes - len(left))):
             left = left[got:]
         if left:
             raise self._crashed(sound)
         if wave.nbytes > KEPT:
-            os.truncate(self._samples, 0)
+            os.truncate(samples, 0)
         return wave
 
     def _crashed(self, sound: Sound) -> AudioError:
@@ -225,7 +253,13 @@ class _Child:
         with suppress(OSError):  # what it never read
             self._lines.close()
         self._socket.close()
-        os.close(self._samples)
+        for samples in self._samples:
+            os.close(samples)
+
+
+def _is_here(sound: Sound) -> bool:
+    """What fsspec calls memory is that of this process alone."""
+    return sound.uri.startswith("memory://")
 
 
 def _memory_file() -> int:
@@ -234,76 +268,3 @@ def _memory_file() -> int:
         return os.memfd_create("samples")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def serve(answers: int, samples: int, memory: int, **_: float) -> None:
-    """The child: answers what it is asked through `answers`, the sound in the file `samples`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    Thread(target=_end_with_parent, daemon=True).start()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # of the memory file, that is
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, sys.stderr.fileno())  # decoders complain there
-    at_rest = _private_memory()
-    with socket.socket(fileno=answers) as own, own.makefile("rwb") as lines:
-        lines.write(READY)
-        lines.flush()
-        for line in lines:
-            asked = json.loads(line)
-            max_seconds = asked.pop("max_seconds")
-            sound = Sound(**asked)
-            groups = 0 if sound.row is None else 2 * MAX_GROUP
-            _limit_memory(at_rest + memory + groups)
-            lines.write(json.dumps(_answer(sound, samples, max_seconds)).encode() + b"\n")
-            lines.flush()
-
-
-def _answer(sound: Sound, samples: int, max_seconds: float) -> dict[str, str | int]:
-    written = 0
-
-    def keep(block: Float[np.ndarray, " _"]) -> None:
-        nonlocal written
-        left = np.ascontiguousarray(block).data.cast("B")
-        try:
-            while left:
-                some = os.pwrite(samples, left, written)
-                left, written = left[some:], written + some
-        except OSError as error:
-            raise _NoRoom(f"no room for the samples of {sound} ({error.strerror})") from None
-
-    try:
-        digest = read_into(sound, keep, max_seconds=max_seconds)
-    except AudioError as error:
-        return {"fault": error.code, "line": str(error)}
-    except MemoryError:
-        line = f"{sound}: decoding it takes more memory than is allowed; convert it to wav or flac"
-        return {"fault": "too_large", "line": line}
-    except Exception as error:
-        for name, kind in _ERRORS.items():
-            if isinstance(error, kind):
-                return {"error": name, "line": str(error)}
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        line = f"{sound}: the decoder failed ({what}); convert it to wav or flac"
-        return {"fault": "crashed", "line": line}
-    return {"samples": written // 4, "sha256": digest}
-
-
-def _end_with_parent() -> None:
-    """Wait in a thread: what the decoder does meanwhile holds no lock of Python's."""
-    os.read(0, 1)
-    os._exit(0)
-
-
-def _private_memory() -> int:
-    """Bytes that the kernel counts against the limit; 0 where it does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
-
-
-def _limit_memory(count: int) -> None:
-    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    count = count if most == resource.RLIM_INFINITY else min(count, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (count, most))

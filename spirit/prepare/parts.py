@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -254,8 +255,9 @@ def _read(
     with ThreadPoolExecutor(1) as thread:
         thread.submit(decoder.start)  # what goes wrong there shows at the first recording
         try:
-            for utterance in sorted(utterances, key=turn):
-                waiting.append((utterance, thread.submit(_hear, utterance, decoder)))
+            ordered = sorted(utterances, key=turn)
+            for utterance, then in zip_longest(ordered, ordered[1:]):
+                waiting.append((utterance, thread.submit(_hear, utterance, decoder, then)))
                 queued += lengths[utterance.id] or UNKNOWN
                 while waiting and queued > ahead:
                     done, heard = waiting.popleft()
@@ -279,9 +281,11 @@ def _length(utterance: Utterance) -> float:
     return max(0, sound.size) / (2 * SAMPLE_RATE)
 
 
-def _hear(utterance: Utterance, decoder: Decoder) -> tuple[Heard | Long | Refused, float]:
+def _hear(
+    utterance: Utterance, decoder: Decoder, then: Utterance | None
+) -> tuple[Heard | Long | Refused, float]:
     began = time.perf_counter()
-    heard = _or_refused(utterance, lambda: _decoded(utterance, decoder))
+    heard = _or_refused(utterance, lambda: _decoded(utterance, decoder, then))
     return heard, time.perf_counter() - began
 
 
@@ -297,9 +301,12 @@ def _or_refused(utterance: Utterance, work: Callable[[], Made]) -> Made | Refuse
         return Refused("not_readable", " ".join(str(error).split()))
 
 
-def _decoded(utterance: Utterance, decoder: Decoder) -> Heard | Long | Refused:
+def _decoded(
+    utterance: Utterance, decoder: Decoder, then: Utterance | None
+) -> Heard | Long | Refused:
+    following = None if then is None else then.audio
     try:
-        wave, sha256 = decoder.read_hashed(utterance.audio, LONGEST)
+        wave, sha256 = decoder.read_hashed(utterance.audio, LONGEST, following)
     except AudioError as error:
         if error.code != "too_long" or decoder.max_seconds <= LONGEST:
             raise

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from spirit.units import SAMPLE_RATE
@@ -15,6 +15,10 @@ HOP = 80
 """Samples per F0 frame: 200 frames a second. Frame `i` is centred on sample `80 * i`."""
 LOWEST, HIGHEST = 50.0, 1100.0
 """The range of F0 in Hz."""
+TILE = (64_000, 1_000)
+"""Frames whose candidates are found at once, elsewhere and on a CPU, whose caches hold these."""
+CELLS = (1 << 24, 1 << 18)
+"""Costs of going from a state to a state that are at hand at once, likewise."""
 
 
 def frame_count(samples: int) -> int:
@@ -104,57 +108,55 @@ class Autocorrelation:
 
     @torch.inference_mode()
     def batch(self, waves: Sequence[Float[Tensor, " _"]]) -> list[Float[Tensor, " _"]]:
-        """F0 of several waves; shorter ones are padded and do not notice."""
+        """F0 of several waves, each the same as alone: only the steps of the best path are taken
+        together."""
         if not waves:
             return []
         counts = [frame_count(len(wave)) for wave in waves]
-        padded = torch.nn.utils.rnn.pad_sequence(
-            [w.to(self.device) for w in waves], batch_first=True
-        )
-        frames = max(counts)
-        low = self._decimate(padded, frames)
-        loudness, peak, pitch = self._candidates(low)
-        inside = (
-            torch.arange(frames, device=self.device)
-            < torch.tensor(counts, device=self.device)[:, None]
-        )
-        path = self._track(loudness, peak, pitch, inside)
-        return [f0[:count] for f0, count in zip(path, counts, strict=True)]
+        lows = [
+            self._decimate(wave.to(self.device), count)
+            for wave, count in zip(waves, counts, strict=True)
+        ]
+        return self._track(*self._candidates(lows), counts)
 
-    def _decimate(
-        self, waves: Float[Tensor, "batch samples"], frames: int
-    ) -> Float[Tensor, "batch low"]:
+    def _decimate(self, wave: Float[Tensor, " samples"], frames: int) -> Float[Tensor, " low"]:
         """The band below 1.8 kHz at 4 kHz, with half a window of silence before the first and after
         the last frame's centre."""
         half = self.window // 2
         wanted = (frames - 1) * HOP // self._step + self.window
         left = half * self._step + len(self._filter) // 2
-        right = (wanted - 1) * self._step + len(self._filter) - left - waves.shape[-1]
-        padded = torch.nn.functional.pad(waves, (left, max(0, right)))
-        taps = padded.unfold(-1, len(self._filter), self._step)[:, :wanted]
-        return taps @ self._filter
+        right = (wanted - 1) * self._step + len(self._filter) - left - len(wave)
+        padded = torch.nn.functional.pad(wave, (left, max(0, right)))
+        return padded.unfold(0, len(self._filter), self._step)[:wanted] @ self._filter
 
     def _candidates(
-        self, low: Float[Tensor, "batch low"]
+        self, lows: Sequence[Float[Tensor, " _"]]
     ) -> tuple[
-        Float[Tensor, "batch frames"],
-        Float[Tensor, "batch frames bands"],
-        Float[Tensor, "batch frames bands"],
+        Float[Tensor, " frames"], Float[Tensor, "frames bands"], Float[Tensor, "frames bands"]
     ]:
-        """RMS of every frame, and for every band of lags the height of its best peak and that
-        peak's log2 F0."""
-        parts = []
-        for start in range(0, low.shape[1] - self.window + 1, 20 * 4_000):  # memory stays flat
-            piece = low[:, start : start + 20 * 4_000 + self.window - HOP // self._step]
-            parts.append(self._candidates_of(piece))
-        loudness, peak, pitch = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        """RMS of every frame of one wave after the other, and for every band of lags the height of
+        its best peak and that peak's log2 F0."""
+        most = TILE[self.device.type == "cpu"]
+        tiles: list[list[Tensor]] = [[]]
+        room = most
+        for low in lows:
+            frames = low.unfold(0, self.window, HOP // self._step)
+            for piece in (frames[start : start + most] for start in range(0, len(frames), most)):
+                if len(piece) > room:
+                    tiles.append([])
+                    room = most
+                tiles[-1].append(piece)
+                room -= len(piece)
+        parts = [self._candidates_of(torch.cat(tile)) for tile in tiles]
+        loudness, peak, pitch = (torch.cat(part) for part in zip(*parts, strict=True))
         return loudness, peak, pitch
 
-    def _candidates_of(self, low: Float[Tensor, "batch low"]) -> tuple[Tensor, Tensor, Tensor]:
-        frames = low.unfold(-1, self.window, HOP // self._step)
+    def _candidates_of(
+        self, frames: Float[Tensor, "frames window"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         frames = (frames - frames.mean(-1, keepdim=True)) * self._hann
-        spectrum = torch.view_as_real(torch.fft.rfft(frames, n=self._size))
-        power = spectrum.square().sum(-1)
+        spectrum = torch.fft.rfft(frames, n=self._size)
+        power = spectrum.real.square() + spectrum.imag.square()
         energy = power @ self._energy
         height = (power @ self._cosines) / (energy[..., None] + 1e-12)
         middle, before, after = height[..., 1:-1], height[..., :-2], height[..., 2:]
@@ -178,40 +180,96 @@ class Autocorrelation:
 
     def _track(
         self,
-        loudness: Float[Tensor, "batch frames"],
-        peak: Float[Tensor, "batch frames bands"],
-        pitch: Float[Tensor, "batch frames bands"],
-        inside: Bool[Tensor, "batch frames"],
-    ) -> Float[Tensor, "batch frames"]:
-        """The best path: strong peaks, few jumps, few changes of voicing. 0 where the path is
-        unvoiced."""
-        batch, frames, bands = peak.shape
-        relative = loudness / loudness.amax(1, keepdim=True).clamp(min=1e-7)
+        loudness: Float[Tensor, " frames"],
+        peak: Float[Tensor, "frames bands"],
+        pitch: Float[Tensor, "frames bands"],
+        counts: Sequence[int],
+    ) -> list[Float[Tensor, " _"]]:
+        """The best path through each wave: strong peaks, few jumps, few changes of voicing. 0 where
+        the path is unvoiced."""
+        lengths = torch.tensor(counts, device=loudness.device)
+        loudest = torch.stack([part.amax() for part in loudness.split_with_sizes(counts)]).clamp(
+            min=1e-7
+        )
+        relative = loudness / loudest.repeat_interleave(lengths)
         unvoiced = self.voicing + (2 - relative * (1 + self.voicing) / self.silence).clamp(min=0.0)
-        local = torch.cat([peak, unvoiced[..., None]], -1)
-        local = torch.where(inside[..., None], local, 0.0)
-        score = local[:, 0]
-        history = torch.empty((frames, batch, bands + 1), dtype=torch.long, device=peak.device)
-        same = torch.eye(bands + 1, dtype=torch.bool, device=peak.device)
-        for begin in range(1, frames, 4_000):
-            stop = min(frames, begin + 4_000)
-            here, there = pitch[:, begin:stop], pitch[:, begin - 1 : stop - 1]
-            cost = torch.full(
-                (batch, stop - begin, bands + 1, bands + 1), self.switch, device=peak.device
-            )
-            cost[..., :bands, :bands] = self.jump * (here[..., :, None] - there[..., None, :]).abs()
-            cost[..., bands, bands] = 0.0
-            # Past the end of a wave nothing may change, so that the path ends as it would without
-            # padding.
-            cost = torch.where(inside[:, begin:stop, None, None], cost, (~same) * 1e4)
-            for t, price in enumerate(cost.unbind(1), begin):
-                score, history[t] = (score[:, None, :] - price).max(-1)
-                score = score + local[:, t]
-        state = score.argmax(-1, keepdim=True)
-        path = torch.empty((batch, frames), dtype=torch.long, device=peak.device)
-        for t in range(frames - 1, -1, -1):
-            path[:, t] = state[:, 0]
-            if t:
-                state = history[t].gather(-1, state)
-        heard = torch.cat([pitch.exp2(), torch.zeros_like(pitch[..., :1])], -1)
-        return heard.gather(-1, path[..., None])[..., 0]
+        # Side by side; what comes behind a wave's last frame has no say, its path is followed from
+        # that frame.
+        side = torch.nn.utils.rnn.pad_sequence
+        local = side([*torch.cat([peak, unvoiced[:, None]], -1).split_with_sizes(counts)])
+        height = side([*pitch.split_with_sizes(counts)])
+        frames, batch, states = local.shape
+        scores, history = torch.empty_like(local), np.empty(local.shape, np.uint8)
+        scores[0] = local[0]
+        together = max(1, CELLS[self.device.type == "cpu"] // (batch * states * states))
+        for begin in range(1, frames, together):
+            stop = min(begin + together, frames)
+            span, before = slice(begin, stop), slice(begin - 1, stop - 1)
+            cost = self._costs(height[before], height[span])
+            _step(scores[begin - 1], cost, local[span], scores[span])
+            history[span] = _came_from(scores[before], cost).cpu().numpy()
+        heard = torch.cat([pitch.exp2(), torch.zeros_like(pitch[:, :1])], -1)
+        ends = scores[lengths - 1, torch.arange(batch, device=scores.device)].argmax(-1).tolist()
+        paths = [
+            _follow(end, history[:count, wave])
+            for wave, (end, count) in enumerate(zip(ends, counts, strict=True))
+        ]
+        path = torch.from_numpy(np.concatenate(paths)).to(heard.device, torch.long)
+        return list(heard.gather(-1, path[:, None])[:, 0].split_with_sizes(counts))
+
+    def _costs(
+        self, there: Float[Tensor, "steps batch bands"], here: Float[Tensor, "steps batch bands"]
+    ) -> Float[Tensor, "steps states batch states"]:
+        """What it costs to go from each state to each; the last one is unvoiced."""
+        steps, batch, bands = here.shape
+        cost = here.new_full((steps, bands + 1, batch, bands + 1), self.switch)
+        octaves = (here[:, None] - there.transpose(1, 2)[..., None]).abs_()
+        torch.mul(octaves, self.jump, out=cost[:, :bands, :, :bands])
+        cost[:, bands, :, bands] = 0.0
+        return cost
+
+
+def _step(
+    score: Float[Tensor, "batch states"],
+    cost: Float[Tensor, "steps states batch states"],
+    local: Float[Tensor, "steps batch states"],
+    scores: Float[Tensor, "steps batch states"],
+) -> None:
+    """Fill in the best score of every state in every step, from that in the step before."""
+    if score.device.type != "cpu":
+        for price, here, row in zip(cost, local, scores, strict=True):
+            torch.add((score.T[..., None] - price).amax(0), here, out=row)
+            score = row
+        return
+    # So little to compute in a step that torch takes thrice the time of numpy to ask for it.
+    before, gone = score.numpy(), np.empty(cost.shape[1:], np.float32)
+    for price, here, row in zip(cost.numpy(), local.numpy(), scores.numpy(), strict=True):
+        np.subtract(before.T[..., None], price, out=gone)
+        np.maximum.reduce(gone, axis=0, out=row)
+        np.add(row, here, out=row)
+        before = row
+
+
+def _came_from(
+    scores: Float[Tensor, "steps batch states"], cost: Float[Tensor, "steps states batch states"]
+) -> UInt8[Tensor, "steps batch states"]:
+    """The best state to have come from, the first where several are; `argmax` over any but the last
+    axis takes ten times as long."""
+    gone = scores.transpose(1, 2)[..., None] - cost
+    best = gone.amax(1)
+    found = torch.zeros_like(best, dtype=torch.uint8)
+    for state in range(cost.shape[1] - 1, 0, -1):
+        found.masked_fill_(gone[:, state] == best, state)
+    return found.masked_fill_(gone[:, 0] == best, 0)
+
+
+def _follow(
+    state: int, history: UInt8[np.ndarray, "frames states"]
+) -> UInt8[np.ndarray, " frames"]:
+    """The path to the state in which a wave ends."""
+    frames, states = history.shape
+    table, path = history.tobytes(), bytearray(frames)
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = state
+        state = table[frame * states + state]  # of the first frame it means nothing
+    return np.frombuffer(path, np.uint8)
