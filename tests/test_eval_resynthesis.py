@@ -9,6 +9,12 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
 
 from spirit.audio import read_audio
 from spirit.cli import main
@@ -77,6 +83,33 @@ def test_a_predictor_of_naturalness_is_any_torchscript(tmp_path):
         rater(tmp_path / "none.pt")(WAVE)
     with pytest.raises(ValueError, match="is not a recognizer of Hugging Face"):
         recognizer(tmp_path)(WAVE)
+
+
+def test_a_recognizer_of_hugging_face_writes_what_it_hears(tmp_path):
+    """One that hears the same letter in every frame."""
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", "H", "I"]
+    shape = Wav2Vec2Config(
+        vocab_size=len(letters),
+        hidden_size=16,
+        num_hidden_layers=0,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 64),
+        conv_stride=(5, 64),
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        pad_token_id=0,
+    )
+    network = Wav2Vec2ForCTC(shape)
+    network.lm_head.weight.data.zero_()
+    network.lm_head.bias.data = torch.tensor([0.0] * 5 + [0.0, 9.0])
+    network.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps({c: n for n, c in enumerate(letters)}))
+    Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    assert recognizer(tmp_path)(WAVE) == "i"
+    assert recognizer(tmp_path)(np.zeros(1, np.float32)) == ""
 
 
 def test_a_model_is_measured_and_what_is_left_out_is_told(bundle, tmp_path):
