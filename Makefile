@@ -42,7 +42,8 @@ tiny: .venv/installed
 
 eval: .venv/installed packages
 	$(BIN)/python recipes/tiny/corpus.py --out build/heldout --sentences 0 --texts 0
-	$(BIN)/spirit eval tiny --data build/heldout/heldout.jsonl --out build/eval
+	$(BIN)/spirit eval tiny --data build/heldout/heldout.jsonl --out build/eval \
+	  --language recipes/tiny/language.py
 
 packages:
 	@missing=$$(for p in $(SYSTEM); do dpkg-query -W $$p >/dev/null 2>&1 || echo $$p; done | xargs); \

@@ -11,11 +11,13 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from spirit.audio import read_audio
 from spirit.cli import main
 from spirit.eval.figures import mean
 from spirit.eval.page import Line, page
 from tests import released
 from tests import suites as miniatures
+from tests.bundle import JFK
 
 pytest_plugins = "tests.fixtures"
 
@@ -110,7 +112,26 @@ def test_a_folder_without_any_suite_is_told(bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["tiny", "swuggy", "asr", "stsp", "all", "compare"])
+def test_recordings_and_continuations_are_part_of_the_report(bundle, tmp_path):
+    twice = np.concatenate([read_audio(JFK)] * 2)
+    soundfile.write(tmp_path / "twice.flac", twice, 16_000)
+    line = {"audio": str(tmp_path / "twice.flac"), "text": "and so my fellow americans"}
+    for name in ("resynth", "generation"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "corpus.jsonl").write_text(json.dumps(line) + "\n")
+    out = tmp_path / "out"
+    asked = ["eval", "all", "--model", str(bundle), "--data", str(tmp_path / "data")]
+    said = CliRunner().invoke(main, [*asked, "--out", str(out), "--jobs", "1", "--device", "cpu"])
+    assert said.exit_code == 0, said.output
+    assert "| resynth | mcd | " in said.output
+    assert "| generation | words | " in said.output
+    shown = (out / "index.html").read_text()
+    assert "said again, as heard:" in shown
+    assert "(to say: and so my fellow americans)" in shown
+    assert "gone on, as heard:" in shown
+
+
+@pytest.mark.parametrize("name", ["tiny", "swuggy", "asr", "stsp", "resynth", "all", "compare"])
 def test_every_command_explains_itself(name):
     said = CliRunner().invoke(main, ["eval", name, "--help"])
     assert said.exit_code == 0

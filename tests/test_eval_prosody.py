@@ -52,3 +52,13 @@ def test_a_monotone_copy_does_not_follow():
     theirs = np.linspace(100, 200, 100)
     assert follow(theirs, np.full(100, 150.0)).correlation == 0.0
     assert follow(theirs, theirs[:60]).voicing_error == pytest.approx(0.4)
+
+
+def test_gross_errors_are_over_a_fifth_and_counted_where_both_are_voiced():
+    theirs = np.array([100.0] * 60 + [0.0] * 40)
+    ours = np.array([110.0] * 30 + [150.0] * 20 + [0.0] * 10 + [100.0] * 10 + [0.0] * 30)
+    found = follow(theirs, ours)
+    assert (found.frames, found.voiced_in_both, found.gross_errors) == (100, 50, 20)
+    assert found.voicing_error == pytest.approx(0.2)
+    wanted = 30 * (12 * np.log2(1.1)) ** 2 + 20 * (12 * np.log2(1.5)) ** 2
+    assert found.squared_semitones == pytest.approx(wanted)

@@ -11,9 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from spirit import commit
+from spirit.audio import read_audio
 from spirit.data.corpus import Utterance
+from spirit.eval import tiny
+from spirit.eval.answers import add_noise
 from spirit.eval.card import write_card
-from spirit.eval.report import HUMAN, Report, figures_of, markdown
+from spirit.eval.measures import figures_of, values_of
+from spirit.eval.report import HUMAN, Report, markdown
 from spirit.eval.tiny import choose, digest, draw_prompts, evaluate_tiny
 from spirit.units import Word
 
@@ -28,6 +32,7 @@ def clip(speaker: str, number: int, words: int = 6) -> Utterance:
     )
 
 
+JFK = Path(__file__).parent / "data" / "jfk.flac"
 CORPUS = [clip(voice, n) for voice in ("slt", "rms", "awb") for n in range(20)]
 PEOPLE = [clip(HUMAN, n) for n in range(3)]
 
@@ -101,6 +106,78 @@ def test_figures_are_total_errors_over_words_without_the_human_voice():
     assert "spoken.slt" not in figures
 
 
+def test_what_lasts_about_as_long_is_counted_in_and_its_length_weighed():
+    parts = found()
+    parts["spoken"]["a"] |= {"seconds": 2.2, "original_seconds": 2.0, "styled_seconds": 3.0}
+    parts["spoken"]["b"] |= {"seconds": 1.0, "original_seconds": 4.0, "styled_seconds": 4.0}
+    parts["spoken"]["a"]["style"] = "neutral"
+    figures = figures_of(parts)
+    assert figures["duration"].value == pytest.approx(3.2 / 6)
+    assert figures["duration.within"].value == pytest.approx(1 / 2)
+    assert figures["duration.neutral"].value == pytest.approx(1.1)
+    assert figures["duration.neutral_within"].value == 1
+    assert figures["duration.styled"].value == pytest.approx(7 / 6)
+    assert figures["duration.styled_within"].value == pytest.approx(1 / 2)
+
+
+def test_noise_and_sentences_have_figures_where_they_were_asked_for():
+    parts = found()
+    assert not {"heard.noise", "completed.text", "voices", "style"} & set(figures_of(parts))
+    parts["noisy"] = {"a": entry("slt", 5), "b": entry("rms", 3)}
+    parts["completed"] = {
+        "0": {"accepted": True, "near": True},
+        "1": {"accepted": False, "near": True},
+    }
+    figures = figures_of(parts)
+    assert figures["heard.noise"].value == pytest.approx(8 / 20)
+    assert figures["completed.text"].value == pytest.approx(1 / 2)
+    assert figures["completed.speech"].value == 1
+    values = values_of(parts)
+    assert values["heard.noise"]["a"] == (5.0, 10.0)
+    assert values["completed.text"] == {"0": (1.0, 1.0), "1": (0.0, 1.0)}
+
+
+def test_voices_and_styles_are_told_by_recordings_and_against_chance():
+    """Voices lie apart in one feature, styles in another, which means less within a voice."""
+    parts: dict[str, dict[str, dict[str, object]]] = {
+        name: {} for name in ("original", "heard", "spoken", "resynthesis")
+    }
+    rng = np.random.default_rng(0)
+    for n in range(80):
+        voice, style = ("slt", "rms")[n % 2], ("high", "low", "low", "low")[n // 2 % 4]
+        low, name = style == "low", f"u{n}"
+
+        def sound(seen: str, low: bool = low) -> list[float]:
+            return [9.0 * (seen == "slt") - 2 * low, *rng.normal(0, 0.1, 2)]
+
+        for part in parts.values():
+            part[name] = entry(voice, 0)
+        parts["spoken"][name] |= {"features": sound("slt")}  # always in one voice
+        parts["resynthesis"][name] |= {
+            **{"correlation": 1.0, "voicing_error": 0.0, "style": style},
+            **{"original_features": sound(voice), "features": sound(voice)},
+        }
+    figures = figures_of({**parts, "any": found()["any"]})
+    assert figures["voices.original"].value == figures["style.original"].value == 1
+    assert figures["style"].value == 1
+    assert figures["style.chance"].value == pytest.approx(3 / 4)
+    assert figures["voices"].value == pytest.approx(1 / 2)
+    assert (figures["voices.slt"].value, figures["voices.rms"].value) == (1, 0)
+
+
+def test_noise_is_15_db_below_white_or_pink_and_the_same_again():
+    wave = read_audio(JFK)
+    colors = set()
+    for seed in range(6):
+        noise = add_noise(wave, np.random.default_rng(seed)) - wave
+        assert np.array_equal(noise, add_noise(wave, np.random.default_rng(seed)) - wave)
+        ratio = 10 * np.log10(np.mean(wave**2) / np.mean(noise**2))
+        assert ratio == pytest.approx(15, abs=0.01)
+        power = np.abs(np.fft.rfft(noise)) ** 2
+        colors.add(bool(power[: len(power) // 2].sum() > 2 * power[len(power) // 2 :].sum()))
+    assert colors == {True, False}
+
+
 def a_report(model: Path, tokenizer: Path) -> Report:
     return Report(
         command="spirit eval tiny --limit 2",
@@ -115,6 +192,7 @@ def a_report(model: Path, tokenizer: Path) -> Report:
         sentences=2,
         figures=figures_of(found()),
         answers=list(found()["any"].values())[:2],
+        words={HUMAN: 1_234, "slt": 10},
     )
 
 
@@ -158,6 +236,7 @@ def test_the_card_says_what_the_files_say(made):
         "`spirit eval tiny --limit 2`",
         "1. **it is** … the sun is shining ♪ the sun (1.2 s) ♪",
         "1. **♪ we are ♪** … the sun is shining",
+        "on 1 recordings of the human voice with 1,234 words, held out by a",
     ):
         assert fact in card
 
@@ -200,7 +279,7 @@ def test_the_digest_follows_weights_not_prose_or_place(made, tmp_path):
     assert digest(moved) != before
 
 
-JFK = Path(__file__).parent / "data" / "jfk.flac"
+LANGUAGE = Path(__file__).parents[1] / "recipes/tiny/language.py"
 
 
 def corpus_of(folder: Path, speakers: tuple[str, ...]) -> Path:
@@ -219,12 +298,15 @@ def corpus_of(folder: Path, speakers: tuple[str, ...]) -> Path:
     return path
 
 
-def test_a_model_is_measured_and_an_interrupted_evaluation_goes_on(bundle, tmp_path):
+def test_a_model_is_measured_and_an_interrupted_evaluation_goes_on(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "SENTENCES", 200)
     data = corpus_of(tmp_path, ("slt", "rms", HUMAN))
     out = tmp_path / "eval"
 
     def evaluate() -> Report:
-        return evaluate_tiny(bundle, data, out, limit=2, prompts=2, device="cpu", jobs=1)
+        return evaluate_tiny(
+            bundle, data, out, limit=2, prompts=2, language=LANGUAGE, device="cpu", jobs=1
+        )
 
     report = evaluate()
     assert report.sentences == 2
@@ -232,6 +314,11 @@ def test_a_model_is_measured_and_an_interrupted_evaluation_goes_on(bundle, tmp_p
     assert report.figures["heard"].value > 0.8  # random weights do not
     assert report.figures[f"heard.{HUMAN}"].count == 1
     assert report.figures["resynthesis"].count == 2
+    assert report.figures["heard.noise"].count == 2
+    assert report.figures["duration.styled"].value > 0
+    assert report.figures["completed.text"].value == 0  # nor do they speak a language
+    assert report.words == {HUMAN: 5, "rms": 5, "slt": 5}
+    assert "style" not in report.figures  # told apart by two recordings
     assert {path.suffix for path in (out / "recordings").iterdir()} == {".flac"}
     assert Report.load(out / "figures.json") == report
 

@@ -210,7 +210,7 @@ main() {
   await bundle
   stage eval bundle "" env OMP_NUM_THREADS=1 "$python" -m spirit eval tiny \
     --model "$WORK/bundle/checkpoints/tiny" --data "$heldout" --out "$WORK/eval" \
-    --device $DEVICE --jobs "$cores" $(options eval --)
+    --language $here/language.py --device $DEVICE --jobs "$cores" $(options eval --)
   await eval
   "$python" $here/bundle.py card --work "$WORK" --preset "$PRESET" --device $DEVICE --asked "$asked"
   "$python" $here/bundle.py deliver --work "$WORK" --out "$OUT"

@@ -1,11 +1,12 @@
 """The verb `eval`: what a model can do, measured."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from spirit.cli import quality
+from spirit.cli.measuring import data_option, jobs_option, left_out, out_option, tell
 from spirit.cli.options import PATH, debug, device_option, json_option, model_option, print_json
 
 LIKELIHOODS = {
@@ -21,7 +22,6 @@ FEW_SHOT = {
     "tts": "Text to speech by examples: errors of pocketsphinx on the answers.",
     "intent": "What a speaker wants, by examples: the `style` of an utterance is its intent.",
 }
-Command = Callable[..., None]
 
 
 @click.group(name="eval")
@@ -30,34 +30,8 @@ def evaluate() -> None:
     """Measure what a model can do."""
 
 
-def data_option(default: str | None, what: str) -> Callable[[Command], Command]:
-    """Where the data are: required where there is no default."""
-    return click.option(
-        "--data",
-        type=PATH,
-        metavar="PATH",
-        default=default,
-        show_default=default is not None,
-        required=default is None,
-        help=what,
-    )
-
-
-def out_option(default: str) -> Callable[[Command], Command]:
-    """Where everything goes."""
-    return click.option(
-        "--out",
-        type=PATH,
-        metavar="FOLDER",
-        default=Path(default),
-        show_default=True,
-        help="Where figures, answers and recordings go.",
-    )
-
-
-jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes."
-)
+evaluate.add_command(quality.resynth)
+evaluate.add_command(quality.generation)
 
 
 @evaluate.command()
@@ -74,6 +48,12 @@ jobs_option = click.option(
     show_default=True,
     help="Prompts to go on from.",
 )
+@click.option(
+    "--language",
+    type=PATH,
+    metavar="MODULE",
+    help="Judge continuations by the language of this Python file: recipes/tiny/language.py.",
+)
 @jobs_option
 @device_option
 @json_option
@@ -83,7 +63,7 @@ def tiny(model: str, data: Path, out: Path, as_json: bool, **settings: Any) -> N
     from spirit.eval.report import markdown
     from spirit.eval.tiny import evaluate_tiny
 
-    _tell(out, markdown(evaluate_tiny(model, data, out, **settings)), as_json)
+    tell(out, markdown(evaluate_tiny(model, data, out, **settings)), as_json)
 
 
 def _likelihood(name: str, what: str) -> None:
@@ -110,7 +90,7 @@ def _likelihood(name: str, what: str) -> None:
         from spirit.eval import likelihood
 
         verdict = likelihood.evaluate(name, model, data, out, **settings)
-        _tell(out, likelihood.markdown(verdict), as_json)
+        tell(out, likelihood.markdown(verdict), as_json)
 
 
 for _name, _what in LIKELIHOODS.items():
@@ -153,7 +133,7 @@ def _few_shot(name: str, what: str) -> None:
         for key, figure in verdict.figures.items():
             lines.append(f"| {key} | {figure.percent()} | {figure.count} |")
         lines += ["", left_out(verdict.skipped)]
-        _tell(out, "\n".join(lines), as_json)
+        tell(out, "\n".join(lines), as_json)
 
 
 for _name, _what in FEW_SHOT.items():
@@ -240,13 +220,14 @@ def stsp(
     for name, figure in {"all": verdict.accuracy, **verdict.by_sentiment}.items():
         lines.append(f"| {name} | {figure.percent()} | {figure.count} |")
     lines += ["", left_out(verdict.skipped)]
-    _tell(out, "\n".join(lines), as_json)
+    tell(out, "\n".join(lines), as_json)
 
 
 @evaluate.command(name="all")
 @model_option
 @data_option(
-    "data/suites", "A folder with a folder for each suite, and for tiny, asr, tts and intent."
+    "data/suites",
+    "A folder with a folder for each suite, and for tiny, asr, tts, intent, resynth, generation.",
 )
 @out_option("report")
 @click.option(
@@ -261,7 +242,7 @@ def everything(model: str, data: Path, out: Path, as_json: bool, **settings: Any
     from spirit.eval.everything import evaluate_all
 
     evaluate_all(model, data, out, **settings)
-    _tell(out, (out / "README.md").read_text(encoding="utf-8"), as_json)
+    tell(out, (out / "README.md").read_text(encoding="utf-8"), as_json)
 
 
 @evaluate.command()
@@ -282,13 +263,3 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
         click.echo(comparison.markdown(found, str(first), str(second)))
     for line in comparison.unshared(first, second):
         click.echo(line, err=True)
-
-
-def left_out(skipped: dict[str, int]) -> str:
-    """What is not in the figures, in a line."""
-    told = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
-    return f"Left out: {told or 'nothing'}."
-
-
-def _tell(out: Path, table: str, as_json: bool) -> None:
-    click.echo((out / "figures.json").read_text(encoding="utf-8") if as_json else table)

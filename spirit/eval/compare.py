@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spirit import commit
 from spirit.eval.figures import Figure, Ratio, rate, rate_difference
+from spirit.eval.report import change, shown
 
 Values = Mapping[str, Mapping[str, Ratio]]
 """Figure to item to what it adds above and below the line."""
@@ -77,10 +78,11 @@ def markdown(found: list[Difference], first: str, second: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
-        told = one.difference.points()
+        told = change(one.figure, one.difference)
         sure = one.difference.low > 0 or one.difference.high < 0
         lines.append(
-            f"| {one.suite} | {one.figure} | {one.first.percent()} | {one.second.percent()} | "
+            f"| {one.suite} | {one.figure} | {shown(one.figure, one.first)} | "
+            f"{shown(one.figure, one.second)} | "
             f"{f'**{told}**' if sure else told} | {one.difference.count} | {one.alone} |"
         )
     return "\n".join(lines)

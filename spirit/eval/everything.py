@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -10,18 +11,23 @@ from typing import Any, get_args
 from spirit import commit
 from spirit.audio import read_audio
 from spirit.data.corpus import read_corpus
-from spirit.eval import fewshot, likelihood
+from spirit.eval import fewshot, generation, likelihood, resynthesis
 from spirit.eval.figures import Figure
 from spirit.eval.page import Line, page
 from spirit.eval.prompts import Name
 from spirit.eval.report import HUMAN, shown
 from spirit.eval.suites import SUITES
 from spirit.eval.tiny import choose, evaluate_tiny, identify
+from spirit.eval.verdict import Verdict
 from spirit.pipeline import Spirit
 
 SHOWN = 5
 """Clips on the page."""
-NAMES = ("tiny", *SUITES, *get_args(Name))
+JUDGED: dict[str, Callable[..., Verdict]] = {
+    "resynth": resynthesis.evaluate,
+    "generation": generation.evaluate,
+}
+NAMES = ("tiny", *SUITES, *get_args(Name), *JUDGED)
 MANIFESTS = ("heldout.jsonl", "corpus.jsonl", "manifest.jsonl")
 """What a corpus may be called inside the folder of its suite."""
 
@@ -38,10 +44,12 @@ def evaluate_all(
     """Measure a model by every suite of which `data` has a folder; figures by suite.
 
     `data/swuggy`, `data/salmon` and so on hold a suite as downloaded; `data/tiny`, `data/asr`,
-    `data/tts` and `data/intent` a corpus as `heldout.jsonl` or `corpus.jsonl`. `out` gets a folder
-    for each suite, `figures.json`, `README.md` and `index.html`, which say what was not measured,
-    and what of a suite was left out. `limit` takes the first so many items of each. A suite that
-    cannot be measured does not end the others. Raises ValueError where none can.
+    `data/tts`, `data/intent`, `data/resynth` and `data/generation` a corpus as `heldout.jsonl` or
+    `corpus.jsonl`. `out` gets a folder for each suite, `figures.json`, `README.md` and
+    `index.html`, which say what was not measured, and what of a suite was left out. `limit` takes
+    the first so many items of each. A suite that cannot be measured does not end the others.
+
+    Raises ValueError where none can.
     """
     measured: dict[str, dict[str, Figure]] = {}
     skipped: dict[str, str] = {}
@@ -106,6 +114,9 @@ def _measure(
     if name in SUITES:
         scored = likelihood.evaluate(name, model, data, out, limit=limit, **settings)
         return scored.figures, scored.skipped
+    if name in JUDGED:
+        verdict = JUDGED[name](model, data, out, limit=limit, **settings)
+        return verdict.figures, verdict.skipped
     task: Any = name
     found = fewshot.evaluate(task, model, data, out, limit=limit, **settings)
     return found.figures, found.skipped
@@ -158,20 +169,15 @@ def _clips(spirit: Spirit, data: Path, kept: Path) -> list[list[Line]]:
 
 
 def _kept_clips(spirit: Spirit, name: str, kept: Path) -> list[list[Line]]:
-    """What was read aloud as examples taught; of a suite of recordings, the first pair."""
-    if name == "tts":
+    """What was said; of a suite of recordings, the first pair."""
+    titles = {
+        "tts": "read aloud, as heard:",
+        "resynth": "said again, as heard:",
+        "generation": "gone on, as heard:",
+    }
+    if name in titles:
         whole = [e for e in _answers(kept / "answers.jsonl").values() if "recording" in e]
-        return [
-            [
-                Line(
-                    "read aloud, as heard:",
-                    f"{entry['heard'] or '…'} (to say: {entry['reference']})",
-                    read_audio(kept / "recordings" / entry["recording"]),
-                    "".join(entry["answer"]),
-                )
-            ]
-            for entry in whole[:SHOWN]
-        ]
+        return [_said(spirit, titles[name], e, kept / "recordings") for e in whole[:SHOWN]]
     if not (kept / "items.csv").is_file():
         return []
     with (kept / "items.csv").open(encoding="utf-8", newline="") as stream:
@@ -184,6 +190,17 @@ def _kept_clips(spirit: Spirit, name: str, kept: Path) -> list[list[Line]]:
         told = f"log likelihood {float(row[f'{side}_sum']):.1f}, {row[f'{side}_tokens']} tokens"
         clip.append(Line(f"{name} {row['item']}, {side}:", told, wave, str(spirit.hear(wave))))
     return [clip]
+
+
+def _said(spirit: Spirit, title: str, entry: dict[str, Any], recordings: Path) -> list[Line]:
+    """One answer: what is heard in it, what it was to say or to follow, and its tokens."""
+    asked = f" (to say: {entry['reference']})" if "reference" in entry else ""
+    if "given" in entry:
+        asked = f" (after: {entry['given'] or '♪'})"
+    heard = entry.get("heard", entry.get("said", "")) or "…"
+    wave = read_audio(recordings / entry["recording"])
+    tokens = "".join(entry["answer"]) if "answer" in entry else str(spirit.hear(wave))
+    return [Line(title, f"{heard}{asked}", wave, tokens)]
 
 
 def _answers(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,12 @@ class Listener:
     channel would otherwise make a result depend on the recordings before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lm: Path | None = None) -> None:
+        """`lm`, an ARPA file, takes the place of the language model."""
         from pocketsphinx import Decoder
 
-        self._decoder: Any = Decoder(loglevel="FATAL")
+        told = {} if lm is None else {"lm": str(lm)}
+        self._decoder: Any = Decoder(loglevel="FATAL", **told)
 
     def __call__(self, wave: Float[np.ndarray, " samples"]) -> str:
         """The words in a 16 kHz recording; "" where there are none."""
@@ -51,9 +54,9 @@ class Listener:
 
 
 @cache
-def listener() -> Listener:
-    """The one ear of this process; its models take half a second to load."""
-    return Listener()
+def listener(lm: Path | None = None) -> Listener:
+    """The one ear of this process, by its language model; to load them takes half a second."""
+    return Listener(lm)
 
 
 def normalize(text: str) -> str:

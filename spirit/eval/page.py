@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from spirit.eval.figures import Figure
-from spirit.eval.report import shown
+from spirit.eval.report import UNITS, shown
 
 Wave = Float[np.ndarray, " samples"]
 
@@ -50,7 +50,7 @@ def page(
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for suite, of in figures.items():
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{_bar(figure)}</td>"
+            f"<tr><td>{html.escape(name)}</td><td>{'' if name in UNITS else _bar(figure)}</td>"
             f"<td>{shown(name, figure)}</td><td>{figure.count}</td></tr>"
             for name, figure in of.items()
         )

@@ -2,20 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spirit import commit
-from spirit.eval import figures
-from spirit.eval.compare import Values
-from spirit.eval.figures import Figure, WordErrors
+from spirit.eval.figures import Figure
 
 HUMAN = "allison"
 """The speaker of the recorded human prompts, reported apart from the synthetic voices."""
-
-AUDIBLE = 0.04
-"""Seconds below which a segment is no speech: one frame of units."""
 
 Result = dict[str, Any]
 Part = Mapping[str, Result]
@@ -38,6 +33,8 @@ class Report:
     figures: dict[str, Figure]
     answers: list[Result]
     """The first answers to the seeded prompts, not chosen."""
+    words: dict[str, int] = field(default_factory=dict)
+    """Speaker to the words of the recordings that were measured."""
 
     def save(self, path: Path) -> None:
         """Write the report as JSON."""
@@ -56,57 +53,6 @@ class Report:
             raise ValueError(
                 f"{path} is not a report of `spirit eval tiny` ({error}); run it again"
             ) from None
-
-
-def figures_of(found: Mapping[str, Part]) -> dict[str, Figure]:
-    """The figures, from the results of the five parts alone."""
-    spoken = found["spoken"]
-    result: dict[str, Figure] = {}
-    for side in ("heard", "original", "spoken", "resynthesis"):
-        result[side] = figures.word_error_rate(_errors(found[side], spoken))
-        # The model speaks in a voice of its own choice, whoever said the sentence.
-        voices = {entry["speaker"] for entry in found[side].values()} if side != "spoken" else ()
-        for speaker in sorted(voices):
-            of = [name for name, entry in found[side].items() if entry["speaker"] == speaker]
-            result[f"{side}.{speaker}"] = figures.word_error_rate(_errors(found[side], of))
-        if side in ("spoken", "resynthesis"):
-            result[f"{side}.above_original"] = figures.word_error_difference(
-                _errors(found[side], spoken), _errors(found["original"], spoken)
-            )
-    followed = [entry["correlation"] for entry in found["resynthesis"].values()]
-    missed = [entry["voicing_error"] for entry in found["resynthesis"].values()]
-    result["f0_correlation"] = figures.mean([value for value in followed if value is not None])
-    result["voicing_error"] = figures.mean(missed)
-    result["any.both"] = figures.mean([_both(entry) for entry in found["any"].values()])
-    return result
-
-
-def values_of(found: Mapping[str, Part]) -> Values:
-    """What every utterance adds to a figure, to compare two models by."""
-    sides = ("heard", "original", "spoken", "resynthesis")
-    values = {
-        side: {name: (float(e["errors"]), float(e["words"])) for name, e in found[side].items()}
-        for side in sides
-    }
-    followed = found["resynthesis"].items()
-    values["f0_correlation"] = {
-        name: (entry["correlation"], 1.0)
-        for name, entry in followed
-        if entry["correlation"] is not None
-    }
-    values["voicing_error"] = {name: (entry["voicing_error"], 1.0) for name, entry in followed}
-    values["any.both"] = {name: (float(_both(e)), 1.0) for name, e in found["any"].items()}
-    return values
-
-
-def _errors(part: Part, names: Any) -> list[WordErrors]:
-    return [WordErrors(part[name]["errors"], part[name]["words"]) for name in names]
-
-
-def _both(entry: Result) -> bool:
-    segments = entry["segments"]
-    written = any(s.get("text", "").strip() for s in segments)
-    return written and any(s.get("speech", 0.0) >= AUDIBLE for s in segments)
 
 
 def markdown(report: Report) -> str:
@@ -132,31 +78,79 @@ def table(report: Report) -> str:
     return "\n".join(rows)
 
 
-SIDES = {
-    "heard": "heard: speech to text by the model, word errors",
-    "original": "pocketsphinx on the original recordings, word errors",
-    "spoken": "spoken: text to speech by the model, word errors of pocketsphinx",
-    "resynthesis": "resynthesis, word errors of pocketsphinx",
-    "f0_correlation": "resynthesis, correlation of log F0 with the original",
-    "voicing_error": "resynthesis, voicing error",
-    "any": "`--want any`: answers with both text and speech",
+TITLES = {
+    "heard": "**heard: speech to text by the model, word errors**",
+    "heard.noise": "**heard, with white or pink noise at 15 dB**",
+    "original": "**pocketsphinx on the original recordings, word errors**",
+    "spoken": "**spoken: text to speech by the model, word errors of pocketsphinx**",
+    "spoken.above_original": "**spoken: above the originals**",
+    "duration": "spoken: seconds for each second of the recording, whatever its style",
+    "duration.within": "spoken: within 15 % of the recording, whatever its style",
+    "duration.neutral": "spoken: seconds for each second of recordings in the style neutral",
+    "duration.neutral_within": "**spoken: within 15 % of recordings in the style neutral**",
+    "duration.styled": "spoken in voice and style of the recording: seconds for each of its own",
+    "duration.styled_within": "spoken in voice and style of the recording: within 15 % of it",
+    "voices": "**spoken in a named voice: told to be that voice**",
+    "voices.original": "voices of the recordings themselves",
+    "voices.chance": "voices, by guessing the most frequent",
+    "resynthesis": "**resynthesis, word errors of pocketsphinx**",
+    "resynthesis.above_original": "**resynthesis: above the originals**",
+    "f0_correlation": "**resynthesis, correlation of log F0 with the original**",
+    "voicing_error": "**resynthesis, voicing error**",
+    "style": "**resynthesis: told to be in the style of the original**",
+    "style.original": "styles of the recordings themselves",
+    "style.chance": "styles, by guessing the most frequent",
+    "completed.text": "**a spoken beginning continued in text: sentences of the language**",
+    "completed.speech": "**continued in speech: heard within 20 % of the words of a sentence**",
+    "any.both": "**`--want any`: answers with both text and speech**",
 }
 
 
 def _title(name: str) -> str:
     side, _, rest = name.partition(".")
-    if not rest or rest == "both":
-        return f"**{SIDES[side]}**"
-    if rest == "above_original":
-        return f"**{side}: above the originals**"
+    if name in TITLES:
+        return TITLES[name]
     return f"{side}, {'the human voice' if rest == HUMAN else 'voice'} {rest}"
+
+
+UNITS = {
+    "duration": "",
+    "duration.neutral": "",
+    "duration.styled": "",
+    "f0_rmse": " semitones",
+    "f0_squared_error": " semitones²",
+    "log_perplexity": " nats",
+    "mcd": " dB",
+    "mos": "",
+    "mos.original": "",
+    "perplexity": "",
+    "pesq": "",
+    "rate": " words/s",
+    "rate.original": " words/s",
+    "rate_ratio": "",
+    "seconds": " s",
+    "words": "",
+}
+"""Figures that are on no scale from 0 to 1."""
+PLAIN = {"f0_correlation", "energy_correlation", "stoi", "self_bleu"}
+"""Those on such a scale that are no shares."""
 
 
 def shown(name: str, figure: Figure) -> str:
     """A figure in its own unit: a correlation, points of difference, or per cent."""
     if name.endswith(".above_original"):
         return figure.points()
-    return figure.plain() if name == "f0_correlation" else figure.percent()
+    if name in UNITS:
+        return figure.plain() + UNITS[name]
+    return figure.plain() if name in PLAIN else figure.percent()
+
+
+def change(name: str, difference: Figure) -> str:
+    """A difference of two such figures."""
+    if name in UNITS or name in PLAIN:
+        low, high = (f"{end:+.2f}" for end in (difference.low, difference.high))
+        return f"{difference.value:+.2f} ({low} to {high}){UNITS.get(name, '')}"
+    return difference.points()
 
 
 def samples(report: Report) -> str:

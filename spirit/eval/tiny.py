@@ -9,7 +9,9 @@ import hashlib
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +24,27 @@ from spirit import commit
 from spirit.data.corpus import Utterance, read_corpus
 from spirit.engine import ranks
 from spirit.eval import answers
-from spirit.eval.answers import Prompt, Subject
+from spirit.eval.answers import Prompt, Subject, Tongue
 from spirit.eval.compare import save_values
+from spirit.eval.language import draw_sentences
+from spirit.eval.language import load as load_language
 from spirit.eval.ledger import collect
-from spirit.eval.report import HUMAN, Part, Report, figures_of, values_of
+from spirit.eval.listen import normalize
+from spirit.eval.measures import figures_of, values_of
+from spirit.eval.ngram import arpa
+from spirit.eval.report import HUMAN, Part, Report
 from spirit.formats import spiritlm_model
 from spirit.pipeline import find, read_card
 
 PROMPTS = 100
 SHOWN = 10
-ROUNDS = 3
+SENTENCES = 20_000
+"""Of the language, from which the ear learns what it may hear."""
+ROUNDS = 4
 """Raised when the same model would be asked in another way: older results are then not taken."""
-VERSIONS = ("torch", "transformers", "pocketsphinx", "jiwer", "torchfcpe", "numpy")
+VERSIONS = (
+    *("torch", "transformers", "pocketsphinx", "jiwer", "torchfcpe", "numpy", "scikit-learn"),
+)
 
 
 def evaluate_tiny(
@@ -43,17 +54,21 @@ def evaluate_tiny(
     *,
     limit: int = 200,
     prompts: int = PROMPTS,
+    language: Path | None = None,
     device: str = "auto",
     jobs: int = 2,
 ) -> Report:
     """Measure a model on held-out utterances; writes `figures.json` into `out`.
 
     `data` is a corpus whose utterances were not trained on; `limit` of its synthetic ones are
-    taken, spread evenly over the voices, and all of the human voice. The answers are kept in `out`
-    one by one, so that an interrupted evaluation goes on; the recordings stay there to listen to.
+    taken, spread evenly over the voices, and all of the human voice. With `language`, a Python
+    module (`spirit.eval.language`), as many spoken beginnings as `prompts` are continued and judged
+    by it. The answers are kept in `out` one by one, so that an interrupted evaluation goes on; the
+    recordings stay there to listen to.
 
     Raises ValueError if the corpus is missing or too small to give a figure.
     """
+    versions = {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
     folder = find(model)
     clips, human = choose(list(read_corpus(data)), limit)
     weights, tokenizer = digest(folder), digest(read_card(folder)[1])
@@ -72,15 +87,21 @@ def evaluate_tiny(
     found = {
         "original": part("original", everyone, answers.original, origin=f"ear-{told}-{ROUNDS}"),
         "heard": part("heard", everyone, partial(answers.transcribed, subject=subject)),
+        "noisy": part("noisy", spoken, partial(answers.transcribed, subject=subject, noisy=True)),
         "spoken": part("spoken", spoken, partial(answers.spoken, subject=subject)),
         "resynthesis": part("resynthesis", spoken, partial(answers.resynthesized, subject=subject)),
         "any": part("any", beginnings, partial(answers.continued, subject=subject)),
     }
+    if language is not None:
+        tongue, told_by = _tongue(language, out / "language.arpa")
+        aloud = {name: replace(prompt, spoken=True) for name, prompt in beginnings.items()}
+        work = partial(answers.completed, subject=subject, tongue=tongue)
+        found["completed"] = part("completed", aloud, work, origin=f"{origin}-{told_by}")
     report = Report(
         command=shlex.join(["spirit", *sys.argv[1:]]),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         device=_device(device),
-        versions={"python": platform.python_version(), **{n: version(n) for n in VERSIONS}},
+        versions=versions,
         model=str(model),
         model_sha256=weights,
         tokenizer_sha256=tokenizer,
@@ -89,10 +110,27 @@ def evaluate_tiny(
         sentences=len(clips),
         figures=figures_of(found),
         answers=list(found["any"].values())[:SHOWN],
+        words=_words(everyone.values()),
     )
     report.save(out / "figures.json")
     save_values(out, "tiny", values_of(found))
     return report
+
+
+def _tongue(module: Path, trigram: Path) -> tuple[Tongue, str]:
+    """A language with its trigram, which is written anew, and a name for both."""
+    words = load_language(module).words
+    drawn = map(normalize, draw_sentences(module, SENTENCES))
+    commit.text(trigram, arpa(drawn, words))
+    return Tongue(module.resolve(), trigram.resolve()), commit.sha256(trigram)[:12]
+
+
+def _words(clips: Iterable[Utterance]) -> dict[str, int]:
+    """Speaker to how many words were said."""
+    words = Counter[str]()
+    for clip in clips:
+        words[clip.speaker] += len(clip.text.split())
+    return dict(sorted(words.items()))
 
 
 def choose(corpus: Sequence[Utterance], limit: int) -> tuple[list[Utterance], list[Utterance]]:
