@@ -33,7 +33,6 @@ class Contents:
                     ("words", compute.list_value_length),
                 ]
             }
-            hours = table.group_by("language").aggregate([("seconds", "sum")])
             names = compute.unique(table.column("speaker")).to_pylist()
         except (ArrowException, KeyError) as error:
             raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
@@ -42,7 +41,8 @@ class Contents:
         self.style += there["style_name"]
         self.speaker += there["speaker"]
         self.speakers.update(name for name in names if name)
-        for language, seconds in zip(*(hours.column(i).to_pylist() for i in (0, 1)), strict=True):
+        columns = (table.column(name).to_pylist() for name in ("language", "seconds"))
+        for language, seconds in zip(*columns, strict=True):
             self.seconds[language or ""] = self.seconds.get(language or "", 0.0) + seconds
 
     def facts(self) -> dict[str, Any]:

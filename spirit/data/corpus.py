@@ -140,12 +140,10 @@ def _read_recordings(folder: Path) -> Found:
 def _refuse_manifest(folder: Path, path: Path) -> None:
     """Recordings are not read without what a manifest among them says: that would be lost."""
     described = path.name == "wav.scp"
-    if path.name.endswith((".jsonl", ".jsonl.gz")) and path.name not in OURS:
-        for _, line in read_lines(str(path)):
-            with suppress(ValueError, RecursionError):
-                entry = json.loads(line)
-                described = is_lhotse(entry) or (isinstance(entry, dict) and "audio" in entry)
-            break
+    if path.name.endswith((".jsonl", ".jsonl.gz")) and path.name not in OURS and path.is_file():
+        with suppress(ValueError, OSError, RecursionError):  # what cannot be read describes nothing
+            entry = json.loads(next(read_lines(str(path)), ("", b"0"))[1])
+            described = is_lhotse(entry) or (isinstance(entry, dict) and "audio" in entry)
     if described:
         raise ValueError(
             f"{folder}: {path.relative_to(folder)} lies among the recordings and describes some; "

@@ -203,7 +203,8 @@ def _take_stock(out: Path, mine: Mapping[int, Note], parts: int, *, alone: bool)
         wanted = asdict(note)
         # A note that does not know a setting is of the time before there was a choice; the windows
         # were part of the tokenizer before they were written down.
-        found = {"windows": wanted["windows"], **read_note(path)}
+        found = read_note(path)
+        found["windows"] = found.get("windows") or wanted["windows"]
         for key in _SAME:
             if found.setdefault(key, getattr(Note, key, None)) != wanted[key]:
                 raise ValueError(
