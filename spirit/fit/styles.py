@@ -10,7 +10,7 @@ from spirit.speech.purity import information, joint_counts
 from spirit.speech.quantizer import KMeans
 from spirit.speech.style import F0_STATISTICS, StyleTokenizer
 
-Rows = Float[np.ndarray, "_ values"]
+Rows = Float[np.ndarray, "_ _"]
 
 
 def beside_usual(
