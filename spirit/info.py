@@ -97,11 +97,29 @@ def _network(config: Facts) -> Facts:
 
 def _shards(path: Path) -> Facts:
     manifest = _json(path / "manifest.json")
-    keys = ("format", "tokenizer", "fingerprint", "rows", "rejected", "hours", "units")
+    if "contents" not in manifest and str(manifest.get("format")).startswith("spirit-units"):
+        from spirit.data.contents import read_contents
+
+        files = [path / part["file"] for part in manifest.get("parts", ())]
+        manifest["contents"] = read_contents(file for file in files if file.is_file())
+    keys = ("format", "tokenizer", "fingerprint", "variant", "dtype", "windows", "rows", "rejected")
     return {
         "kind": "unit shards",
-        **{key: manifest[key] for key in keys if key in manifest},
+        **{key: manifest[key] for key in (*keys, "hours", "units") if key in manifest},
+        **_contents(manifest.get("contents", {})),
+        **({"alignment": manifest["alignment"]["settings"]} if "alignment" in manifest else {}),
         "parts": len(manifest.get("parts", ())),
+    }
+
+
+def _contents(found: Facts) -> Facts:
+    """How many rows have what, and whose and which speech it is."""
+    if not found:
+        return {}
+    return {
+        **{f"with_{key}": found[key] for key in ("text", "words", "style", "speaker")},
+        "speakers": found["speakers"],
+        "hours_by_language": {name or "unknown": h for name, h in found["hours"].items()},
     }
 
 

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,16 +15,27 @@ from spirit import commit, config
 from spirit.codec import Codec, HFText, byte_tokenizer
 from spirit.formats.encoders import find_encoder
 from spirit.formats.quantizers import read_quantizer
-from spirit.speech.encoder import SpeechEncoder
-from spirit.speech.pitch import PitchTokenizer
+from spirit.speech.encoder import STRIDE, WINDOW, SpeechEncoder
+from spirit.speech.f0 import HOP
+from spirit.speech.pitch import CHUNK, TAIL, PitchTokenizer
 from spirit.speech.pretrained import load_network
 from spirit.speech.style import StyleTokenizer
-from spirit.units import Kind
+from spirit.units import SAMPLE_RATE, Kind
 from spirit.vocab import Vocab
 
 MANIFEST = "tokenizer.toml"
 HALF_AGREEMENT = 0.999
 """Share of units that must survive rounding HuBERT to half precision, or it stays in single."""
+WINDOWS = {
+    "window": WINDOW,
+    "stride": STRIDE,
+    "f0_chunk": CHUNK * HOP // SAMPLE_RATE,
+    "f0_least": TAIL * HOP // SAMPLE_RATE,
+}
+"""How long recordings are cut, in seconds: what HuBERT hears at once, from one beginning to the
+next; the chunks of F0, and the shortest that a last one may be. Units depend on it."""
+FIRST_WINDOWS = {"window": 40, "stride": 32, "f0_chunk": 100, "f0_least": 10}
+"""The rule of tokenizers that do not say theirs, and the one that fingerprints do not mention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +48,9 @@ class Manifest:
     license: str = ""
     """The license of the weights."""
     fingerprint: str
-    """16 hexadecimal digits that change with the vocabulary or any weight."""
+    """16 hexadecimal digits that change with the vocabulary, any weight, or the windows."""
+    windows: dict[str, int] = field(default_factory=lambda: dict(FIRST_WINDOWS))
+    """How long recordings are cut, see `WINDOWS`."""
     files: dict[str, str]
     """File name to SHA-256 of everything the tokenizer consists of."""
 
@@ -81,6 +94,11 @@ class Tokenizer:
         return self.codec.vocab
 
     @property
+    def windows(self) -> Mapping[str, float]:
+        """How long recordings are cut, in seconds."""
+        return WINDOWS
+
+    @property
     def styles(self) -> Sequence[str]:
         """The name of each style unit; none where the tokenizer has no style."""
         return () if self.encoder.style is None else self.encoder.style.names
@@ -108,8 +126,14 @@ class Tokenizer:
                     f"{folder / name} is not the file that was assembled; restore it, or fit the "
                     "tokenizer again"
                 )
+        if manifest.windows != WINDOWS:
+            raise ValueError(
+                f"{folder / MANIFEST}: long recordings were cut by {_seconds(manifest.windows)}, "
+                f"but this version cuts them by {_seconds(WINDOWS)}; fit the tokenizer again, or "
+                "use the version that made it"
+            )
         vocab = Vocab.load(folder / "vocab.json")
-        if fingerprint(vocab, manifest.files) != manifest.fingerprint:
+        if fingerprint(vocab, manifest.files, manifest.windows) != manifest.fingerprint:
             raise ValueError(
                 f"{folder / 'vocab.json'} is not the vocabulary that was assembled; restore it, or "
                 "fit the tokenizer again"
@@ -169,16 +193,22 @@ def assemble(
         vocab = _vocabulary(partial / "text.json", encoder.counts, multiple)
         vocab.save(partial / "vocab.json")
         manifest = Manifest(
-            name=name, license=license, fingerprint=fingerprint(vocab, files), files=files
+            name=name,
+            license=license,
+            fingerprint=fingerprint(vocab, files, WINDOWS),
+            windows=dict(WINDOWS),
+            files=files,
         )
         commit.text(partial / MANIFEST, config.dump(manifest))
         Tokenizer.load(partial)  # what cannot be read must not be committed
     return agreement
 
 
-def fingerprint(vocab: Vocab, files: Mapping[str, str]) -> str:
-    """16 hexadecimal digits that change with the vocabulary or any file."""
-    parts = {"vocab": vocab.fingerprint, "files": dict(sorted(files.items()))}
+def fingerprint(vocab: Vocab, files: Mapping[str, str], windows: Mapping[str, int]) -> str:
+    """16 hexadecimal digits that change with the vocabulary, any file, or the windows."""
+    parts: dict[str, Any] = {"vocab": vocab.fingerprint, "files": dict(sorted(files.items()))}
+    if windows != FIRST_WINDOWS:
+        parts["windows"] = dict(windows)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -215,6 +245,10 @@ def _round(encoder: SpeechEncoder, check: Sequence[Float[np.ndarray, " _"]]) -> 
     else:
         encoder.hubert.network.load_state_dict(exact)
     return same
+
+
+def _seconds(windows: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {seconds} s" for name, seconds in windows.items())
 
 
 def _counts(counts: Mapping[Kind, int]) -> str:

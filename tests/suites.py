@@ -3,7 +3,7 @@
 python -m tests.suites FOLDER
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -123,5 +123,8 @@ MINIATURES = {
 }
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where they go, each into a folder of its name")
+    asked = parser.parse_args()
     for title, build in MINIATURES.items():
-        build(Path(sys.argv[1]) / title)
+        build(asked.folder / title)

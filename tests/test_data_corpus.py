@@ -125,6 +125,30 @@ def test_a_folder_is_read_in_order_with_transcripts(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("train.jsonl", {"audio": "a.wav", "text": "lost"}),
+        ("deep/cuts.jsonl", {"type": "MonoCut", "recording": {}}),
+        ("deep/wav.scp", None),
+    ],
+)
+def test_a_manifest_among_recordings_is_not_passed_over(tmp_path, name, line):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.wav").touch()
+    (tmp_path / name).write_text("a a.wav\n" if line is None else json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=f"{name} lies among the recordings.*name .*{name}, or"):
+        list(read_corpus(tmp_path))
+
+
+def test_lists_that_describe_no_recordings_are_left_alone(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\nno JSON\n')
+    refused = {"id": "b", "audio": "b.wav", "code": "missing", "reason": "no such file"}
+    (tmp_path / "rejected.jsonl").write_text(json.dumps(refused))
+    assert [utterance.id for utterance in read_corpus(tmp_path)] == ["a.wav"]
+
+
 def test_a_name_that_is_not_utf8_gets_an_id_that_is(tmp_path):
     audio = os.fsencode(tmp_path) + b"/caf\xe9.wav"
     Path(os.fsdecode(audio)).touch()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from spirit.audio import write_audio
 from spirit.data.corpus import Utterance
@@ -13,6 +14,7 @@ from spirit.engine import TrainingConfig
 from spirit.fit import measure as fit_measure
 from spirit.fit.measure import draw_utterances, measure
 from spirit.fit.prosody import PitchConfig, StyleConfig, fit_pitch, fit_style
+from spirit.fit.styles import cluster
 from spirit.speech.hubert import Hubert
 from spirit.speech.pitch import PitchFormat, PitchTokenizer
 from spirit.speech.style import StyleTokenizer
@@ -112,6 +114,64 @@ def test_fitting_style_gives_a_tokenizer_and_its_figures(
     assert figures["chance"] == 0.5
     assert figures["accuracy_recording"] > 0.9  # of what it was trained on
     assert fit_style(config) == figures
+
+
+def test_styles_are_found_where_nobody_names_them_and_speakers_are_none(
+    corpus: Path, pitch: Path, tmp_path: Path
+) -> None:
+    lines, true = [], []
+    for i in range(16):
+        lively, high = i % 2, i // 2 % 2
+        times = np.arange(32_000) / 16_000
+        f0 = (100, 220)[high] * 2 ** ((0.02, 0.6)[lively] * np.sin(2 * np.pi * 2 * times + i))
+        phase = 2 * np.pi * np.cumsum(f0) / 16_000
+        wave = sum(np.cos(n * phase) / n for n in range(1, 12)) * 0.15
+        write_audio(tmp_path / f"{i}.wav", np.asarray(wave, dtype=np.float32))
+        lines.append({"audio": f"{i}.wav", "seconds": 2.0, "speaker": "lh"[high]})
+        true.append(lively)
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    torch.manual_seed(0)
+    hubert = Hubert.new(
+        hidden=16,
+        layers=1,
+        heads=2,
+        ffn=16,
+        conv_dim=(8, 8, 8, 8),
+        conv_kernel=(20, 16, 4, 2),
+        conv_stride=(10, 8, 4, 2),
+    )
+    (tmp_path / "hubert").mkdir()
+    hubert.save(tmp_path / "hubert")
+    config = StyleConfig(
+        corpus=path,
+        heldout=path,
+        hubert=tmp_path / "hubert",
+        layer=1,
+        pitch=pitch,
+        out=tmp_path / "style",
+        styles=2,
+        batch=8,
+        hidden=16,
+        context=1,
+        training=TrainingConfig(steps=60, lr=1e-2, warmup=1, dtype="fp32", device="cpu"),
+    )
+    figures = fit_style(config)
+    tokenizer = StyleTokenizer.load(tmp_path / "style")
+    assert list(tokenizer.names) == ["style-0", "style-1"]
+    assert figures["accuracy_second"] > 0.9
+    assert figures["speaker"] < 0.1
+    assert figures["used"] == 1
+    kept = load_file(tmp_path / "style" / "styles.safetensors")["labels"][:32]
+    drawn = [int(u.id.removesuffix(".wav")) for u in draw_utterances(path, 2.0, 0)]
+    lively = np.repeat([true[i] for i in drawn], 2)
+    assert max((kept == lively).mean(), (kept != lively).mean()) > 0.8
+    assert fit_style(config) == figures
+
+
+def test_more_styles_than_seconds_are_refused() -> None:
+    with pytest.raises(ValueError, match="9 styles cannot be found in 3 s of speech"):
+        cluster([np.zeros((3, 2), np.float32)], 1, 9, seed=0)
 
 
 def test_a_corpus_without_styles_is_refused(corpus: Path, pitch: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spirit.codec import Codec, HFText, byte_tokenizer
+from spirit.codec import Codec
 from spirit.data.documents import SOURCES
 from spirit.data.loader import IGNORED, MixtureConfig, Rows, pack
 from spirit.data.packing import PATIENCE, draw_back, fill_rows
@@ -20,8 +20,8 @@ from spirit.data.parts import Row
 from spirit.data.shards import write_shards
 from spirit.units import Kind, Track, Tracks, Units, Word
 from spirit.vocab import Vocab
+from tests.synthetic import COUNTS, byte_codec, same, take
 
-COUNTS = {Kind.HUBERT: 50, Kind.PITCH: 16, Kind.STYLE: 4}
 HOPS = {Kind.HUBERT: 640, Kind.PITCH: 1_280, Kind.STYLE: 16_000}
 
 
@@ -50,10 +50,7 @@ def make_row(number: int, rng: np.random.Generator) -> Row:
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "text.json"
-    byte_tokenizer(path)
-    text = HFText.load(path)
-    return Codec(text, Vocab.build(text.size, text.bos, text.eos, COUNTS, special=text.special))
+    return byte_codec(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +77,6 @@ def config(folder):
         rows=4,
         window=64,
         seed=3,
-    )
-
-
-def take(rows, steps):
-    return [{name: tensor.numpy() for name, tensor in next(rows).items()} for _ in range(steps)]
-
-
-def same(left, right):
-    return all(
-        np.array_equal(a[name], b[name]) for a, b in zip(left, right, strict=True) for name in a
     )
 
 

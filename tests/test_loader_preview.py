@@ -131,8 +131,28 @@ def test_a_document_has_a_number_too_and_may_be_a_text(home):
     by_id = facts(home, "--document", "u7")
     assert facts(home, "--document", by_id["number"]) == by_id
     text = facts(home, "--document", 20, "--source", "text")
-    assert text["segments"] == [{"kind": "text", "text": "of all things"}]
+    assert text["segments"] == [{"kind": "text", "marker": "[Text]", "text": "of all things"}]
     assert text["id"] == "text 0"
+
+
+@pytest.mark.parametrize(("source", "marker"), [("transcribe", "[ASR]"), ("speak", "[TTS]")])
+def test_a_task_shows_its_marker_before_the_answer(home, rows, source, marker):
+    shown = facts(home, "--document", "u7", "--source", source)
+    ids = rows.documents.encode(source, 0, shown["number"]).tolist()
+    assert rows.documents.codec.vocab.markers[marker.strip("[]").lower()] in ids
+    assert [segment["marker"] for segment in shown["segments"]][1:] == [marker]
+    plain = run(home, "--document", "u7", "--source", source).stdout.splitlines()
+    assert plain[-1].startswith(marker)
+    assert plain[-2].startswith("[Text]" if source == "speak" else "[Speech]")
+
+
+def test_units_may_be_counted_instead(home):
+    shown = facts(home, "--document", "u7", "--source", "speech")
+    (said,) = shown["segments"]
+    plain = run(home, "--document", "u7", "--source", "speech", "--no-units").stdout
+    counted = [int(count) for count in re.findall(r"\((\d+)\)", plain)]
+    assert counted == [word["units"].count("[") for word in said["words"]]
+    assert "[Hu" not in plain
 
 
 COLOUR = re.compile(r"\x1b\[")

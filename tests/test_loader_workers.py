@@ -10,30 +10,18 @@ import time
 from concurrent.futures import Future
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer
 
-from spirit.codec import Codec, HFText, byte_tokenizer
 from spirit.data.loader import MixtureConfig, Rows
-from spirit.units import Kind
-from spirit.vocab import Vocab
-from tests.synthetic import write_corpus
+from tests.synthetic import byte_codec, same, take, write_corpus
 
 psutil = pytest.importorskip("psutil")
-COUNTS = {Kind.HUBERT: 50, Kind.PITCH: 16, Kind.STYLE: 4}
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "text.json"
-    byte_tokenizer(path)
     # Released tokenizers have their ends among the added tokens, which a text could spell.
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.add_special_tokens([AddedToken("</s>", special=True)])
-    tokenizer.save(str(path))
-    text = HFText.load(path)
-    return Codec(text, Vocab.build(text.size, text.bos, text.eos, COUNTS, special=text.special))
+    return byte_codec(tmp_path_factory.mktemp("text"), "</s>")
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +43,6 @@ def config(tmp_path_factory, codec):
         row=512,
         rows=4,
         window=32,
-    )
-
-
-def take(rows, steps):
-    return [{name: tensor.numpy() for name, tensor in next(rows).items()} for _ in range(steps)]
-
-
-def same(left, right):
-    return all(
-        np.array_equal(a[name], b[name]) for a, b in zip(left, right, strict=True) for name in a
     )
 
 

@@ -142,6 +142,16 @@ def test_the_manifest_says_what_made_the_units(corpus, tokenizer, reference):
     assert manifest["fingerprint"] == heard_by.vocab.fingerprint
     assert manifest["hops"] == {"style": "16000", "pitch": "1280", "hubert": "640"}
     assert (manifest["corpus"], manifest["variant"]) == (str(corpus), "expressive")
+    assert manifest["windows"] == {"window": 40, "stride": 32, "f0_chunk": 100, "f0_least": 10}
+    hours = sum(row.seconds for row in read_shards(reference)) / 3600
+    assert manifest["contents"] == {
+        "text": CLIPS,
+        "words": CLIPS,
+        "style": 0,
+        "speaker": CLIPS,
+        "speakers": 1,
+        "hours": {"": pytest.approx(hours, abs=1e-6)},
+    }
 
 
 def test_two_processes_make_the_same_bytes(corpus, tokenizer, reference, tmp_path):
@@ -248,13 +258,31 @@ def test_parts_of_two_precisions_are_no_folder(corpus, tokenizer, tmp_path):
         tokenize(corpus, tokenizer, tmp_path, part=(1, 2), dtype="fp32", **settings)
 
 
-def test_a_note_without_dtype_is_of_fp32(corpus, tokenizer, reference, tmp_path):
-    out = shutil.copytree(reference, tmp_path / "units")
-    for path in out.glob("part-*"):
+def renote(folder, change):
+    """Write the notes of all parts again, changed."""
+    for path in folder.glob("part-*"):
         table = parquet.read_table(path)
         about = json.loads(table.schema.metadata[b"spirit"])
-        assert about.pop("dtype") == "fp32"
+        change(about)
         parquet.write_table(table.replace_schema_metadata({"spirit": json.dumps(about)}), path)
+
+
+def test_parts_with_other_windows_are_refused_and_those_without_are_kept(
+    corpus, tokenizer, reference, tmp_path
+):
+    out = shutil.copytree(reference, tmp_path / "units")
+    renote(out, lambda about: about.pop("windows"))
+    before = content(out)
+    assert tokenize(corpus, tokenizer, out, rows_per_part=4, batch_seconds=4)["finished"]
+    assert content(out) == before
+    renote(out, lambda about: about.update(windows={"window": 20, "stride": 16}))
+    with pytest.raises(ValueError, match=r"windows {'window': 20.*now {'window': 40.*give a new"):
+        tokenize(corpus, tokenizer, out, rows_per_part=4, batch_seconds=4)
+
+
+def test_a_note_without_dtype_is_of_fp32(corpus, tokenizer, reference, tmp_path):
+    out = shutil.copytree(reference, tmp_path / "units")
+    renote(out, lambda about: about.pop("dtype"))
     before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     tokenize(corpus, tokenizer, out, rows_per_part=4, batch_seconds=4)
     assert {path: path.stat().st_mtime_ns for path in out.glob("part-*")} == before

@@ -36,9 +36,11 @@ def test_spirit_tokenize_takes_a_released_folder(corpus, tmp_path, variant):
     options = ["--tokenizer", str(TREE), "--variant", variant, "--out", str(out)]
     result = CliRunner().invoke(main, ["tokenize", str(corpus), *options, "--device", "cpu"])
     assert result.exit_code == 0, result.output
+    assert "utterances (none with a text), " in result.output
     vocab = spiritlm.vocab(variant)
     shards = read_shards(out, fingerprint=vocab.fingerprint)
     kinds = list(Kind) if variant == "expressive" else [Kind.HUBERT]
+    assert shards.manifest["windows"] == {"chunk": 100, "least": 0.08}
     assert {Path(row.audio).stem for row in shards} == set(EXPECTED)
     for row in shards:
         wanted = EXPECTED[Path(row.audio).stem]

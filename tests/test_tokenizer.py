@@ -148,6 +148,31 @@ def test_the_fingerprint_is_that_of_the_content(parts: Path, folder: Path, tmp_p
     assert Tokenizer.load(tmp_path / "base").fingerprint != own
 
 
+def test_the_rule_for_long_recordings_is_part_of_the_fingerprint(
+    parts: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = config.load(copy / "tokenizer.toml", Manifest)
+    assert now.windows == {"window": 40, "stride": 32, "f0_chunk": 100, "f0_least": 10}
+    monkeypatch.setattr("spirit.tokenizer.WINDOWS", {**now.windows, "window": 30})
+    with pytest.raises(ValueError, match=r"window 40 s, stride 32 s.*cuts them by window 30 s"):
+        Tokenizer.load(copy)
+    put_together(parts, tmp_path / "other")
+    assert Tokenizer.load(tmp_path / "other").fingerprint != now.fingerprint
+    monkeypatch.undo()
+    path = tmp_path / "other" / "tokenizer.toml"
+    path.write_text(path.read_text().replace("window = 30", "window = 40"))
+    with pytest.raises(ValueError, match="not the vocabulary that was assembled"):
+        Tokenizer.load(tmp_path / "other")
+
+
+def test_a_tokenizer_without_a_rule_has_the_first_one(copy: Path) -> None:
+    path = copy / "tokenizer.toml"
+    before, text = Tokenizer.load(copy), path.read_text()
+    start, stop = text.index("[windows]"), text.index("[files]")
+    path.write_text(text[:start] + text[stop:])
+    assert Tokenizer.load(copy).fingerprint == before.fingerprint
+
+
 def test_assembling_again_replaces_the_folder_whole(parts: Path, copy: Path) -> None:
     (copy / "leftover").write_text("old")
     put_together(parts, copy, style=None)

@@ -19,6 +19,7 @@ from spirit.align.aligner import Aligner, Unaligned
 from spirit.align.choice import NAMES, Choice
 from spirit.align.parts import Job, PartAligner, Progress, summary
 from spirit.data.children import run_jobs
+from spirit.data.contents import read_contents
 from spirit.data.parts import read_note
 from spirit.data.shards import read_manifest, verify
 from spirit.sound import is_url
@@ -171,8 +172,12 @@ def _publish(
     # The hash of a staged part stands in its name.
     hashes = {name: path.name.split(".")[1] for name, path in staged.items()}
     parts = [{**p, "sha256": hashes.get(p["file"], p["sha256"])} for p in manifest["parts"]]
-    alignment = {"settings": outcomes[0]["settings"], **total}
-    stage.complete(folder, {**manifest, "parts": parts, "alignment": alignment}, unaligned)
+    told = {
+        "parts": parts,
+        "contents": read_contents(staged.get(p["file"], folder / p["file"]) for p in parts),
+        "alignment": {"settings": outcomes[0]["settings"], **total},
+    }
+    stage.complete(folder, {**manifest, **told}, unaligned)
 
 
 def _report(folder: Path, notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

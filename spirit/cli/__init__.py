@@ -127,10 +127,12 @@ def tokenize(
         print_json({"out": str(out), **made})
     else:
         slowest, stages = made["slowest"], made["stages"]
+        work = f"{stages[slowest]:.1f} of {sum(stages.values()):.1f} s of work"
+        silent = "" if made["with_text"] else " (none with a text)"
         click.echo(
-            f"{out}: {made['utterances']} utterances, {made['hours']:.2f} hours in {made['parts']} "
-            f"parts, {made['rejected']} rejected, {made['x_real_time']:.0f} times real time; "
-            f"slowest: {slowest}, {stages[slowest]:.1f} of {sum(stages.values()):.1f} s of work"
+            f"{out}: {made['utterances']} utterances{silent}, {made['hours']:.2f} hours in "
+            f"{made['parts']} parts, {made['rejected']} rejected, {made['x_real_time']:.0f} times "
+            f"real time; slowest: {slowest}, {work}"
         )
 
 

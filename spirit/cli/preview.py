@@ -26,6 +26,7 @@ COLOURS = {"St": "magenta", "Pi": "yellow", "Hu": "green"}
     type=click.Choice(["interleaved", "speech", "text", "transcribe", "speak"]),
     help="Which document is made of it  [default: the first that the recipe wants]",
 )
+@click.option("--units/--no-units", default=True, help="Print units, or how many they are.")
 @set_option
 @json_option
 @debug
@@ -35,11 +36,12 @@ def preview(
     document: str | None,
     epoch: int | None,
     source: Any,
+    units: bool,
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Print a row that training will read, or a document of any epoch: text, and the units of
-    speech by word. The rows before it are planned too, which takes its time for late ones."""
+    """Print a row that training will read, or a document of any epoch: markers, text, and the units
+    of speech by word. The rows before it are planned too, which takes its time for late ones."""
     if row is not None and document is not None:
         raise click.UsageError("give --row or --document, not both")
     if document is None and (epoch is not None or source is not None):
@@ -66,13 +68,13 @@ def preview(
         print_json(facts)
         return
     colour = False if os.environ.get("NO_COLOR") else None  # None: where it is a terminal
-    for line in _lines(facts):
+    for line in _lines(facts, units):
         click.echo(line, color=colour)
 
 
-def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
+def _lines(facts: Mapping[str, Any], units: bool) -> Iterator[str]:
     if "documents" not in facts:
-        yield from _document(facts)
+        yield from _document(facts, units)
         return
     share = facts["used"] / facts["positions"]
     yield click.style(
@@ -82,10 +84,10 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     )
     for document in facts["documents"]:
         yield ""
-        yield from _document(document)
+        yield from _document(document, units)
 
 
-def _document(facts: Mapping[str, Any]) -> Iterator[str]:
+def _document(facts: Mapping[str, Any], units: bool) -> Iterator[str]:
     piece = f", {facts['start']:,} to {facts['stop']:,} of them here" if "start" in facts else ""
     yield click.style(
         f"{facts['source']}, epoch {facts['epoch']}, {facts['id']}: {facts['tokens']:,} "
@@ -93,12 +95,19 @@ def _document(facts: Mapping[str, Any]) -> Iterator[str]:
         bold=True,
     )
     for segment in facts["segments"]:
+        marker = click.style(f"{segment['marker']:<9}", dim=True)
         if segment["kind"] == "text":
-            yield click.style("[Text]   ", dim=True) + click.style(segment["text"], fg="cyan")
+            yield marker + click.style(segment["text"], fg="cyan")
             continue
         words = segment.get("words") or [{"word": "", "units": segment["units"]}]
-        said = (f"{click.style(w['word'], bold=True)} {_units(w['units'])}".strip() for w in words)
-        yield click.style("[Speech] ", dim=True) + click.style(" | ", dim=True).join(said)
+        shown = _units if units else _count
+        said = (f"{click.style(w['word'], bold=True)} {shown(w['units'])}".strip() for w in words)
+        yield marker + click.style(" | ", dim=True).join(said)
+
+
+def _count(units: str) -> str:
+    """How many units there are."""
+    return click.style(f"({units.count('[')})", dim=True)
 
 
 def _units(units: str) -> str:

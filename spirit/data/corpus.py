@@ -18,6 +18,8 @@ __all__ = ["SUFFIXES", "Utterance", "read_corpus", "root_of"]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 """What counts as a recording in a folder."""
+OURS = ("rejected.jsonl", "unaligned.jsonl")
+"""Lists that this project writes itself."""
 KINDS = "a folder of audio, a Kaldi data folder, Parquet, or JSON lines (ours or Lhotse's cuts)"
 
 Found = Iterator[tuple[str, Utterance]]
@@ -28,8 +30,8 @@ def read_corpus(
 ) -> Iterator[Utterance]:
     """The utterances of a corpus, in a fixed order. What it is shows by its name and content:
 
-    - a folder of recordings (`SUFFIXES`, hidden files left out); the id is the path inside the
-      folder, and `name.txt` beside `name.wav` is its transcript;
+    - a folder of recordings (`SUFFIXES`, hidden files left out) and of no manifest; the id is the
+      path inside the folder, and `name.txt` beside `name.wav` is its transcript;
     - a JSONL manifest, `.gz` or not, one object a line: `audio` is required, `id` defaults to it;
       `start` and `duration` (seconds) make it a stretch of a long file; `seconds`, `text`, `words`
       (`text`, `start`, `stop`, `score`; samples from the beginning of the stretch), `speaker`,
@@ -123,13 +125,30 @@ def _read_recordings(folder: Path) -> Found:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             audio = Path(parent, name)
-            if name.startswith(".") or audio.suffix.lower() not in SUFFIXES:
+            if name.startswith("."):
+                continue
+            if audio.suffix.lower() not in SUFFIXES:
+                _refuse_manifest(folder, audio)
                 continue
             # A name that is not UTF-8, or has a line break, still gets an id to write down.
             inside = os.fsencode(audio.relative_to(folder).as_posix())
             plain = inside.decode("utf-8", "backslashreplace")
             utterance_id = re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", plain)
             yield str(audio), Utterance(utterance_id, audio, text=_transcript(audio))
+
+
+def _refuse_manifest(folder: Path, path: Path) -> None:
+    """Recordings are not read without what a manifest among them says: that would be lost."""
+    described = path.name == "wav.scp"
+    if path.name.endswith((".jsonl", ".jsonl.gz")) and path.name not in OURS and path.is_file():
+        with suppress(ValueError, OSError, RecursionError):  # what cannot be read describes nothing
+            entry = json.loads(next(read_lines(str(path)), ("", b"0"))[1])
+            described = is_lhotse(entry) or (isinstance(entry, dict) and "audio" in entry)
+    if described:
+        raise ValueError(
+            f"{folder}: {path.relative_to(folder)} lies among the recordings and describes some; "
+            f"name {path}, or a folder with recordings alone"
+        )
 
 
 def _transcript(audio: Path) -> str:

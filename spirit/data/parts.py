@@ -70,6 +70,8 @@ class Note:
     """Threads of the encoder; sums of floats depend on it, and on the batches."""
     batch_seconds: float = 0.0
     """Seconds of audio that were encoded together."""
+    windows: dict[str, float] | None = None
+    """By which seconds long recordings were cut; parts without it are older than the note of it."""
     rejected: tuple[dict[str, Any], ...] = ()
     """`id`, `audio`, `code` and `reason` of each recording that is not in the part."""
     alignment: dict[str, Any] | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from spirit.codec import Segment
+from spirit.codec import Codec, Document, Segment
 from spirit.data.documents import Documents, Source
 from spirit.data.loader import Rows
 from spirit.data.parts import Row
@@ -26,8 +26,13 @@ def row_facts(rows: Rows, number: int) -> dict[str, Any]:
         facts = document_facts(rows.documents, *piece[:3])
         if len(ids) < facts["tokens"]:  # of which the row has a part
             facts |= {"start": piece.start, "stop": piece.stop}
-            inside = rows.documents.codec.decode(ids).segments
-            facts["segments"] = [_plain(segment) for segment in inside]
+            inside = rows.documents.codec.decode(ids)
+            facts["segments"] = [
+                _plain(segment, marker)
+                for segment, marker in zip(
+                    inside.segments, _markers(rows.documents.codec, inside), strict=True
+                )
+            ]
         documents.append(facts)
     return {
         "row": number,
@@ -41,15 +46,17 @@ def row_facts(rows: Rows, number: int) -> dict[str, Any]:
 def document_facts(documents: Documents, source: Source, epoch: int, number: int) -> dict[str, Any]:
     """A document as JSON: `source`, `epoch`, `number`, `id`, `tokens`, and its `segments`.
 
-    A segment of speech has `units`, and where word times are known `words`, each with its units.
+    A segment has the `marker` before it, one of speech `units`, and where word times are known
+    `words`, each with its units.
     """
     document = documents.document(source, epoch, number)
     known = documents.spans(source, epoch, number)
     spans = known or [(0, 0)] * len(document.segments)
     row = documents.recording(number)
     segments = []
-    for segment, span in zip(document.segments, spans, strict=True):
-        facts = _plain(segment)
+    markers = _markers(documents.codec, document)
+    for segment, span, marker in zip(document.segments, spans, markers, strict=True):
+        facts = _plain(segment, marker)
         if isinstance(segment, Units) and document.task == "transcribe":
             facts["units"] = str(segment[documents.codec.words(segment)])
         if isinstance(segment, Units) and known and row is not None:
@@ -70,10 +77,22 @@ def document_facts(documents: Documents, source: Source, epoch: int, number: int
     }
 
 
-def _plain(segment: Segment) -> dict[str, Any]:
+def _markers(codec: Codec, document: Document) -> list[str]:
+    """The name of the marker before each segment: of its modality, or before an answer its task's.
+
+    A document that is read from its middle begins without one, but the segment is of a modality.
+    """
+    names = ["[Text]" if isinstance(segment, str) else "[Speech]" for segment in document.segments]
+    answer = {"transcribe": "[Text]", "speak": "[Speech]"}.get(document.task or "")
+    if document.task is not None and names[-1:] == [answer]:
+        names[-1] = codec.vocab.token_name(codec.task_marker(document.task))
+    return names
+
+
+def _plain(segment: Segment, marker: str) -> dict[str, Any]:
     if isinstance(segment, str):
-        return {"kind": "text", "text": segment}
-    return {"kind": "speech", "units": str(segment)}
+        return {"kind": "text", "marker": marker, "text": segment}
+    return {"kind": "speech", "marker": marker, "units": str(segment)}
 
 
 def _by_word(row: Row, first: int, last: int, speech: Units) -> list[tuple[str, Units]]:

@@ -18,7 +18,16 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from spirit import commit
-from spirit.data.parts import Note, Part, Row, part_bytes, part_name, read_index, read_note
+from spirit.data.contents import read_contents
+from spirit.data.parts import (
+    Note,
+    Part,
+    Row,
+    part_bytes,
+    part_name,
+    read_index,
+    read_note,
+)
 from spirit.units import Kind
 from spirit.vocab import Vocab
 
@@ -69,6 +78,7 @@ def write_manifest(folder: Path, vocab: Vocab, about: Mapping[str, Any]) -> dict
         "rejected": len(rejected),
         "hours": round(sum(note["seconds"] for note in notes.values()) / 3600, 6),
         "units": {kind.key: sum(n["units"][kind.key] for n in notes.values()) for kind in Kind},
+        "contents": read_contents(notes),
         "hops": next((note["hops"] for note in notes.values() if note["hops"]), {}),
         "parts": [
             {"file": path.name, "rows": note["rows"], "sha256": commit.sha256(path)}

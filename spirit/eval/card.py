@@ -117,7 +117,8 @@ pitch, spread and rate that they are spoken with (copies played faster or slower
 - allison: prompts of the Debian package `asterisk-core-sounds-en-g722`, recorded by Allison Smith
   with the support of Digium, licence CC-BY-SA-3.0; the transcripts are the recipe's own.
 
-The recordings themselves are no part of the model."""
+The recordings themselves are no part of the weights, which are under Apache-2.0 like the code, and
+keep their own licences."""
 
 
 def _training(build: dict[str, Any]) -> str:

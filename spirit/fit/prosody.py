@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from spirit.audio import read_audio
 from spirit.data.corpus import Utterance
 from spirit.engine import Engine, TrainingConfig, device, main_process, rank, train
-from spirit.fit.measure import draw_utterances, measure, read_report, write_report
+from spirit.fit.measure import draw_utterances, keep_labels, measure, read_report, write_report
+from spirit.fit.styles import beside_usual, cluster, cluster_figures
 from spirit.formats.encoders import digest, find_encoder
 from spirit.speech.encoder import hear
 from spirit.speech.pitch import PitchFormat, PitchTokenizer
@@ -56,10 +57,10 @@ class PitchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleConfig:
-    """How a style tokenizer is trained, from the styles that a corpus names."""
+    """How a style tokenizer is trained: from the styles that a corpus names, or from clusters."""
 
     corpus: Path
-    """JSONL manifest with a style for every recording to train on."""
+    """JSONL manifest with a style for every recording to train on; `styles` needs none."""
     heldout: Path
     """Recordings for the figures."""
     hubert: Path
@@ -70,6 +71,9 @@ class StyleConfig:
     """Folder of the pitch tokenizer, which says who hears F0."""
     out: Path
     """Where style.json, style.safetensors and report.json go."""
+    styles: int = 0
+    """How many styles to find, where none are named: k-means of seconds beside what is usual for
+    their speaker. 0 takes the styles that the corpus names."""
     hours: float = 2.0
     """How much of the corpus is heard, drawn at random."""
     batch: int = 64
@@ -84,6 +88,8 @@ class StyleConfig:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.hours <= 0:
             raise ValueError("batch must be at least 1 and hours above 0")
+        if self.styles < 0 or self.styles == 1:
+            raise ValueError("styles must be 0 (those that the corpus names) or at least 2")
 
 
 def fit_pitch(config: PitchConfig) -> dict[str, float]:
@@ -146,12 +152,13 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
 
     `accuracy_second` is the share of seconds with the right style, `accuracy_recording` that of
     recordings by their seconds' mean, `chance` what naming the most frequent style would reach.
+    Of styles that were found, see `cluster_figures`.
     Can be stopped and goes on; a finished one is not done again.
     """
     if (report := read_report(config.out, config, config.training)) is not None:
         return report
     drawn = draw_utterances(config.corpus, config.hours, config.training.seed)
-    utterances = _labelled(drawn, config.corpus)
+    utterances = drawn if config.styles else _labelled(drawn, config.corpus)
     where = device(config.training.device)
     hubert = find_encoder(config.hubert, config.layer).to(where)
     rate = SAMPLE_RATE // hubert.hop
@@ -164,12 +171,26 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
         (f0,) = listen.f0([torch.from_numpy(wave).to(where)])
         return np.concatenate([pooled, pool_f0(f0, len(pooled))], axis=1).astype(np.float32)
 
-    names = tuple(sorted({u.style for u in utterances}))
-    heldout = [u for u in draw_utterances(config.heldout, 0.5, 0) if u.style in names]
+    found = tuple(f"style-{number}" for number in range(config.styles))
+    names = found or tuple(sorted({u.style for u in utterances}))
+    heldout = [u for u in draw_utterances(config.heldout, 0.5, 0) if found or u.style in names]
     key = f"style {digest(config.hubert)} {hubert.layer} {listen.form.extractor}"
     seconds = measure(utterances, config.out / "seconds-train", key, describe)
     control = measure(heldout, config.out / "seconds-heldout", key, describe)
-    labels = np.array([names.index(u.style) for u in utterances])
+    everyone, described = [*utterances, *heldout], [*seconds, *control]
+    speakers = [u.speaker for u in everyone]
+
+    def find() -> list[Int[np.ndarray, " _"]]:
+        rows = beside_usual(described, speakers, hubert.channels, config.context)
+        return cluster(rows, len(utterances), config.styles, config.training.seed)
+
+    if found:
+        told = [key, config.styles, config.context, config.training.seed]
+        of = [(u.id, u.speaker, len(rows)) for u, rows in zip(everyone, described, strict=True)]
+        labels = keep_labels(config.out / "styles.safetensors", [*told, of], find)
+    else:
+        pairs = zip(everyone, described, strict=True)
+        labels = [np.full(len(rows), names.index(u.style)) for u, rows in pairs]
     form = StyleFormat(
         names=names, channels=hubert.channels, hidden=config.hidden, context=config.context
     )
@@ -183,7 +204,7 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
         picks = rng.integers(len(seconds), size=config.batch)
         pooled, present = _padded_batch([seconds[k] for k in picks])
         scores = engine(pooled.to(engine.device), present.to(engine.device)).float()
-        wanted = torch.from_numpy(labels[picks])[:, None].expand_as(present)[present]
+        wanted = torch.from_numpy(np.concatenate([labels[k] for k in picks])).long()
         chosen = scores[present.to(engine.device)]
         loss = torch.nn.functional.cross_entropy(chosen, wanted.to(engine.device))
         right = (chosen.argmax(-1).cpu() == wanted).float().mean()
@@ -196,7 +217,11 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
 
     train(step, {"style": engine}, config.training, config.out, recipe=config, unit="seconds")
     tokenizer = StyleTokenizer(form, network.float().eval())
-    report = tokenizer.figures(control, [names.index(u.style) for u in heldout])
+    if found:
+        apart = slice(len(utterances), None)
+        report = cluster_figures(tokenizer, control, labels[apart], speakers[apart])
+    else:
+        report = tokenizer.figures(control, [names.index(u.style) for u in heldout])
     if main_process():
         tokenizer.save(config.out)
         write_report(config.out, config, report)
@@ -207,7 +232,8 @@ def _labelled(utterances: Sequence[Utterance], corpus: Path) -> list[Utterance]:
     labelled = [u for u in utterances if u.style]
     if len({u.style for u in labelled}) < 2:
         raise ValueError(
-            f"{corpus} names fewer than two styles; give each line a `style`, or leave style out"
+            f"{corpus} names fewer than two styles; give each line a `style`, say how many "
+            "`styles` to find, or leave style out"
         )
     return labelled
 

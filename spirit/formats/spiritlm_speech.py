@@ -1,7 +1,7 @@
 """The released speech tokenizer of Spirit LM, from its folder `speech_tokenizer/` as it is."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ SHORTEST = 1_280
 """Samples that a chunk must have; a shorter rest is dropped, and so is a shorter recording."""
 TOGETHER = 40 * SAMPLE_RATE
 """Samples, padding included, that a network takes at once, unless one chunk has more."""
+WINDOWS = {"chunk": CHUNK / SAMPLE_RATE, "least": SHORTEST / SAMPLE_RATE}
+"""How recordings are cut, in seconds: what is encoded together, and the shortest rest that is."""
 
 HUBERT = Path("hubert_25hz", "mhubert_base_25hz.pt")
 QUANTIZER = Path("hubert_25hz", "L11_quantizer_500.pt")
@@ -195,6 +197,11 @@ class ReleasedTokenizer:
     name: str
     fingerprint: str
     """16 hexadecimal digits that change with the vocabulary or any weight."""
+
+    @property
+    def windows(self) -> Mapping[str, float]:
+        """How recordings are cut, in seconds; the release's own rule, and no part of a file."""
+        return WINDOWS
 
     @classmethod
     def load(

@@ -32,13 +32,14 @@ from spirit.prepare.parts import (
     PartMaker,
     Progress,
     Variant,
+    add_up,
     audio_name,
     precision,
 )
 from spirit.sound import Sound, is_url
 
 # Of a note: how units were made.
-_SETTINGS = ("variant", "device", "dtype", "threads", "batch_seconds")
+_SETTINGS = ("variant", "device", "dtype", "threads", "batch_seconds", "windows")
 _SAME = ("format", "vocabulary", "tokenizer", *_SETTINGS, "source")  # of a part that is kept
 
 
@@ -76,8 +77,9 @@ def tokenize(
     `auto` or `HOST:PORT`, see `on_ray`.
 
     Recordings that cannot be used are listed in `rejected.jsonl` with a code and a reason. The
-    report says how many seconds each stage took, over all processes (`decode` runs beside the
-    others), and which was the slowest. Raises `ValueError` or `OSError` with one line.
+    report says how many utterances of the corpus have a text, how many seconds each stage took,
+    over all processes (`decode` runs beside the others), and which was the slowest. Raises
+    `ValueError` or `OSError` with one line.
     """
     if min(workers, rows_per_part, batch_seconds) <= 0:
         raise ValueError("workers, rows per part and seconds per batch are positive numbers")
@@ -100,10 +102,14 @@ def tokenize(
         dtype=exact,
         threads=THREADS,
         batch_seconds=batch_seconds,
+        windows=dict(here.tokenizer.windows),
     )
     # The whole corpus is read before the work begins: a fault in its last line shows at once.
     listing = time.perf_counter()
-    stretches = [(len(some), _digest(some, base)) for some in _stretches(read(), rows_per_part)]
+    stretches = [
+        (len(some), _digest(some, base), sum(bool(utterance.text) for utterance in some))
+        for some in _stretches(read(), rows_per_part)
+    ]
     spent = {"list": time.perf_counter() - listing}
     mine = {
         i: replace(note, source=stretches[i][1]) for i in range(part[0], len(stretches), part[1])
@@ -141,6 +147,7 @@ def tokenize(
     wall = time.monotonic() - began
     return {
         **_count(out, mine),
+        "with_text": sum(stretches[index][2] for index in mine),
         "finished": whole,
         "seconds": wall,
         "x_real_time": seconds / wall,
@@ -166,9 +173,8 @@ def _write(
                 writing = time.perf_counter()
                 with commit.file(out / part_name(progress.index)) as path:
                     path.write_bytes(progress.content)
-                spent["write"] = spent.get("write", 0.0) + time.perf_counter() - writing
-            for stage, took in progress.spent.items():
-                spent[stage] = spent.get(stage, 0.0) + took
+                add_up(spent, {"write": time.perf_counter() - writing})
+            add_up(spent, progress.spent)
             seconds += progress.seconds
             rejected += progress.rejected
             speed = seconds / (time.monotonic() - began)
@@ -194,9 +200,12 @@ def _take_stock(out: Path, mine: Mapping[int, Note], parts: int, *, alone: bool)
         if not path.exists():
             todo.add(index)
             continue
-        found, wanted = read_note(path), asdict(note)
+        wanted = asdict(note)
+        # A note that does not know a setting is of the time before there was a choice; the windows
+        # were part of the tokenizer before they were written down.
+        found = read_note(path)
+        found["windows"] = found.get("windows") or wanted["windows"]
         for key in _SAME:
-            # A note that does not know a setting is of the time before there was a choice.
             if found.setdefault(key, getattr(Note, key, None)) != wanted[key]:
                 raise ValueError(
                     f"{path} was made from another corpus or in another way ({key} "

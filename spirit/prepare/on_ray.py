@@ -20,7 +20,7 @@ from typing import Any
 import ray
 import ray.data
 
-from spirit.prepare.parts import Job, Progress
+from spirit.prepare.parts import Job, Progress, add_up
 
 Work = Callable[[Job], Iterator[Progress]]
 
@@ -150,8 +150,7 @@ class _Worker:
         reports: list[Progress] = list(self.work(job))
         spent: dict[str, float] = {}
         for report in reports:
-            for stage, took in report.spent.items():
-                spent[stage] = spent.get(stage, 0.0) + took
+            add_up(spent, report.spent)
         return replace(
             reports[-1],
             utterances=sum(report.utterances for report in reports),

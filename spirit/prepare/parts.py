@@ -75,6 +75,12 @@ class Progress:
     """Seconds of work by stage: decode (in a thread of its own), encode, pack."""
 
 
+def add_up(spent: dict[str, float], more: Mapping[str, float]) -> None:
+    """Add seconds of work by stage to those `spent`."""
+    for stage, took in more.items():
+        spent[stage] = spent.get(stage, 0.0) + took
+
+
 class PartMaker:
     """Makes parts from recordings, in one process; paths are noted relative to `root`."""
 
