@@ -18,7 +18,7 @@ from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.formats import spiritlm_model
 from spirit.formats.spiritlm_model import ReleasedReader
-from spirit.formats.spiritlm_vocoder import ReleasedVocoder
+from spirit.formats.spiritlm_vocoder import ReleasedVocoder, read_vocoder
 from spirit.lm import model as llama
 from spirit.lm import weights
 from spirit.lm.generate import generate, generate_many
@@ -170,10 +170,9 @@ class Spirit:
                     f"{folder} was trained with the vocabulary {trained} but its tokenizer {home} "
                     f"has {tokenizer.vocab.fingerprint}; use the tokenizer it was trained with"
                 )
-        vocoder = None
-        if (folder / "vocoder").is_dir():
-            vocoder = Vocoder.load(folder / "vocoder", where)
-        return cls(weights.prepare(model, dtype, where), tokenizer, vocoder, card.speaker or None)
+        vocoder, speaker = _vocoder(folder / "vocoder", where)
+        speaker = card.speaker or speaker
+        return cls(weights.prepare(model, dtype, where), tokenizer, vocoder, speaker)
 
     def hear(self, wave: Float[np.ndarray, " samples"]) -> Units:
         """The units of a 16 kHz wave, as the model reads them."""
@@ -504,6 +503,16 @@ class Spirit:
         if style in names:
             return names.index(style)
         raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
+
+
+def _vocoder(home: Path, device: torch.device) -> tuple[Vocoder | None, str | None]:
+    """The vocoder in a model's folder, if any, and who speaks where nobody is named, if it matters:
+    ours, or a released one as it is."""
+    if not home.is_dir():
+        return None, None
+    vocoder = read_vocoder(home, device)
+    released = isinstance(vocoder, ReleasedVocoder)
+    return vocoder, spiritlm_model.narrator(vocoder) if released else None
 
 
 def _limits(given: dict[str, Any]) -> Limits:

@@ -78,7 +78,7 @@ class Shown:
         return Examples(shots, known_ending(spirit.tokenizer.name))
 
 
-def check_task(spirit: Any, task: str, shown: Shown | None) -> None:
+def check_task(spirit: Any, task: Any, shown: Shown | None) -> None:
     """Raise ValueError where a model has to be shown what to do."""
     from spirit.shots import trained
 

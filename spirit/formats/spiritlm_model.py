@@ -18,6 +18,7 @@ from spirit.formats.spiritlm_vocoder import ReleasedVocoder
 from spirit.lm.weights import told_if_full
 from spirit.units import Kind
 from spirit.vocab import Vocab
+from spirit.vocoder import Vocoder
 
 SPEECH = "speech_tokenizer"
 
@@ -97,10 +98,13 @@ def load(folder: Path, device: torch.device, place: torch.device | None = None) 
         styles,
     )
     model = load_llama(folder, device if place is None else place)
-    speaker = None
-    if vocoder is not None:
-        speaker = vocoder.speakers[min(spiritlm_vocoder.SPEAKER, len(vocoder.speakers) - 1)]
+    speaker = None if vocoder is None else narrator(vocoder)
     return Released(model, reader, vocoder, speaker, mute)
+
+
+def narrator(vocoder: Vocoder) -> str:
+    """Who speaks where nobody is named."""
+    return vocoder.speakers[min(spiritlm_vocoder.SPEAKER, len(vocoder.speakers) - 1)]
 
 
 def speech_folder(model: Path) -> Path:
