@@ -219,7 +219,6 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(tree):
         next(spirit.generate([units], want="speech"))
 
 
-@pytest.mark.parametrize("variant", MODELS)
 def test_a_device_without_room_is_told_what_the_weights_need(monkeypatch):
     moved = torch.Tensor.to
 
@@ -236,6 +235,7 @@ def test_a_device_without_room_is_told_what_the_weights_need(monkeypatch):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("variant", MODELS)
 def test_spirit_convert_gives_the_same_model_as_safetensors(tmp_path, variant):
     converted = tmp_path / "model"
     ran = CliRunner().invoke(main, ["convert", str(MODELS[variant]), str(converted)])

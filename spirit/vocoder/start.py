@@ -54,7 +54,7 @@ def _weights(voice: Voice) -> list[tuple[nn.Module, str, Tensor]]:
 
 def _put(module: nn.Module, name: str, weight: Tensor) -> None:
     if parametrize.is_parametrized(module, name):
-        setattr(module, name, weight)  # as direction and length
+        setattr(module, name, weight.detach())  # becomes direction and length
     else:
         module.get_parameter(name).copy_(weight)
 
