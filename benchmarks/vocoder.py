@@ -4,11 +4,13 @@
     python benchmarks/vocoder.py --only speed    # or first, look_ahead
     python benchmarks/vocoder.py --cpu           # one thread by its CPU time: on a busy machine
 
-- `speed`: the bundled voice, a HiFi-GAN of the released size and the network of
-  `recipes/vocoder/fast.toml` (random weights): times real time of `Vocoder.synthesize`, beside the
-  same network as it is trained (`Generator.forward`, weight norm folded) in the same round, and the
-  time that a chunk of 0.4 s takes in a stream. The bars are 20 times real time and 40 ms for the
-  released size, 60 times for the bundle.
+- `speed`: the bundled voice, a HiFi-GAN of the released size, the network of
+  `recipes/vocoder/fast.toml`, which ends in short-time spectra, and a HiFi-GAN of that one's widths
+  and blocks, which goes on to samples (the last three with random weights): times real time of
+  `Vocoder.synthesize`, beside the same network as it is trained (`Generator.forward`, weight norm
+  folded) in the same round, and the time that a chunk of 0.4 s takes in a stream. The bars are 20
+  times real time and 40 ms for the released size, 60 times for the bundle, and for spectra 3 times
+  the speed of samples.
 - `first`: the bundle hears 5 s of speech and goes on in speech: seconds from the end of the prompt
   to the first sound, and how much faster than real time the rest comes. The bar is 0.4 s.
 - `look_ahead`: streams that look ahead less than their reach against the whole: largest difference
@@ -22,6 +24,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,7 +59,27 @@ def voices() -> dict[str, Vocoder]:
         "bundle": Vocoder.load(find("bundled") / "vocoder"),
         "released size": untrained(NetworkConfig()),
         "fast": untrained(fast),
+        "fast to samples": untrained(to_samples(fast)),
     }
+
+
+def to_samples(network: NetworkConfig) -> NetworkConfig:
+    """A HiFi-GAN with the same slow stages; what was one spectrum are three more stages, each half
+    as wide as the one before."""
+    narrow = network.channels[-1]
+    assert network.hop == 4 * 4 * 4
+    assert network.right is not None
+    return replace(
+        network,
+        head="wave",
+        hop=1,
+        n_fft=4,
+        source=False,
+        channels=(*network.channels, narrow // 2, narrow // 4, narrow // 8),
+        rates=(*network.rates, 4, 4, 4),
+        kernels=(*network.kernels, 8, 8, 8),
+        right=(*network.right, 0, 0, 0),
+    )
 
 
 def untrained(network: NetworkConfig) -> Vocoder:
@@ -199,7 +222,10 @@ def main() -> None:
     report: dict[str, Any] = {}
     if options.only in (None, "speed"):
         made = voices().items()
-        report["speed"] = {n: speed(v, options.rounds, options.seconds) for n, v in made}
+        table = {n: speed(v, options.rounds, options.seconds) for n, v in made}
+        report["speed"] = table
+        rates = [table[name]["times_real_time"] for name in ("fast", "fast to samples")]
+        report["spectra_against_samples"] = rates[0] / rates[1]
     if options.only in (None, "first"):
         report["first"] = {
             "full look-ahead": first_sound(options.rounds, None),

@@ -75,9 +75,10 @@ class Watch:
         seconds: Callable[[Units], float],
         silence: Collection[int] = (),
         written: Sequence[int] = (),
+        over: Callable[[Sequence[int]], bool] | None = None,
     ) -> None:
         """`silence` are the HuBERT units of silence, `written` the text that the answer goes on
-        from."""
+        from; `over` knows an end of its own."""
         self._codec, self._limits, self._seconds = codec, limits, seconds
         self._silence, self._written = frozenset(silence), list(written)
         self._text: list[int] = list(written)
@@ -85,11 +86,12 @@ class Watch:
         self._silent: int | None = None
         self._short = limits.min_seconds > 0
         self._look = False
+        self._over = over
 
     def stop(self, ids: Sequence[int]) -> bool:
         """Whether the answer ends with its last id."""
         self._look = False
-        if going_round(ids):
+        if going_round(ids) or (self._over is not None and self._over(ids)):
             return True
         kind = int(self._codec.vocab.kind_of_ids(np.array(ids[-1:]))[0])
         if kind < 0:

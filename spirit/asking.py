@@ -1,6 +1,8 @@
 """A question put to a model: its prompt as ids, what may be answered, the answer as segments."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ from spirit.answers import Limits, Watch, cut, segments
 from spirit.codec import Codec, Segment, Task
 from spirit.lm.generate import check_prompt
 from spirit.lm.grammar import Grammar
+from spirit.shots import MARKS, Examples, has_ended, speech, transcript
 from spirit.units import Kind, Units
 from spirit.vocab import Vocab, Want
 
@@ -35,7 +38,8 @@ class Question:
     """What is wanted of answers to one prompt or several, within `limits`.
 
     `seconds` says how long units last in the voice that speaks them, `silence` which HuBERT units
-    are silence. Raises ValueError for wishes that contradict each other.
+    are silence. With `examples` the task is shown, not named by its marker. Raises ValueError for
+    wishes that contradict each other.
     """
 
     def __init__(
@@ -46,11 +50,17 @@ class Question:
         limits: Limits,
         seconds: Callable[[Units], float],
         silence: Collection[int] = (),
+        examples: Examples | None = None,
     ) -> None:
         self.codec, self.task, self.limits = codec, task, limits
         self.want = answered(want, task)
         self._seconds, self._silence = seconds, silence
+        self.examples = examples
         limits.check(self.want)
+        if examples is not None:
+            examples.check(task)
+            if task == "transcribe":
+                self.limits = replace(limits, stop=(*limits.stop, MARKS[1]))
 
     def ids(self, prompt: Sequence[Segment], positions: int, truncate: Truncate | None) -> Ids:
         """The ids of a prompt that fits into a context of so many.
@@ -60,11 +70,22 @@ class Question:
         if truncate not in (None, "left"):
             raise ValueError(f"a prompt cannot be truncated {truncate!r}, only 'left'")
         ids = self.codec.prompt(joined(prompt), self.want, self.task)
+        if self.examples is not None:
+            ids = self._shown(prompt)
         if truncate is None:
             check_prompt(ids, positions)
             return ids
         most = positions - min(self.limits.max_tokens, positions // 2)
+        if self.examples is not None:  # whole examples are left out first
+            for left_out in range(1, len(self.examples.shots)):
+                ids = self._shown(prompt, left_out) if len(ids) > most else ids
         return last_part(self.codec.vocab, ids, most)
+
+    def _shown(self, prompt: Sequence[Segment], left_out: int = 0) -> Ids:
+        """The ids of a prompt behind its examples but for the first ones."""
+        assert self.examples is not None
+        shown = self.examples.prompt(joined(prompt), self.task, left_out)
+        return self.codec.prompt(joined(shown), self.want, "continue")
 
     def settings(self, grammar: bool, **ways: float | None) -> dict[str, Any]:
         """What `spirit.lm.generate` has to know; `ways` are those of drawing."""
@@ -72,21 +93,43 @@ class Question:
         mask = torch.from_numpy(vocab.allowed(self.want))
         if ways["temperature"] is None:
             ways["temperature"] = TEMPERATURE[self.task]
+        # Shown speech is followed by text; so may be the answer, which ends there.
+        free = self._by_example == "speak" and not self.limits.min_seconds
         return {
-            "allowed": Grammar.stream(vocab, self.want) if grammar else mask,
+            "allowed": Grammar.stream(vocab, "any" if free else self.want) if grammar else mask,
             "max_new": self.limits.max_tokens,
             "min_new": LEAST.get(self.task, 0),
             "eos": vocab.eos,
             **ways,
         }
 
+    @property
+    def _by_example(self) -> Task | None:
+        return None if self.examples is None else self.task
+
     def watch(self, ids: Ids) -> Watch:
         """What says where an answer to these ids ends."""
-        written = text_at_end(self.codec.vocab, ids)
-        return Watch(self.codec, self.limits, self._seconds, self._silence, written)
+        written, vocab = text_at_end(self.codec.vocab, ids), self.codec.vocab
+        over = None
+        if self.examples is not None and self.task == "speak":
+            over = partial(has_ended, vocab=vocab, ending=self.examples.ending)
+        return Watch(self.codec, self.limits, self._seconds, self._silence, written, over)
+
+    def heard(self, new_ids: Iterator[int]) -> Iterator[int]:
+        """The ids that are the answer: of speech by example, those up to where that ends."""
+        if self.examples is None or self.task != "speak":
+            return new_ids
+        return speech(new_ids, self.codec.vocab, self.examples.ending)
 
     def said(self, new_ids: Iterator[int], ids: Ids) -> Iterator[Segment]:
         """An answer to these ids as segments, no longer than it may be."""
+        told = self._told(self.heard(new_ids), ids)
+        if self._by_example != "transcribe":
+            yield from told
+        elif words := transcript("".join(s for s in told if isinstance(s, str))).strip():
+            yield words
+
+    def _told(self, new_ids: Iterator[int], ids: Ids) -> Iterator[Segment]:
         written = text_at_end(self.codec.vocab, ids)
         left = self.limits.max_seconds
         for segment in cut(segments(self.codec, new_ids, written), self.limits):

@@ -223,6 +223,8 @@ def _cells(track: Track) -> Iterator[tuple[float, float, int]]:
 
 
 SPOKEN, WRITTEN = Path("demo/prompt.flac"), "the weather in paris is"
+SAID = "at the sound of the tone the time will be exactly"
+"""What is said in that recording (demo/README.md)."""
 
 
 def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
@@ -233,7 +235,8 @@ def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
     spirit = Spirit.load(folder)
     heard = spirit.hear(read_audio(SPOKEN))
     words = "".join(s for s in spirit.generate([heard], task="transcribe") if isinstance(s, str))
-    print(f"heard     {SPOKEN}: {words}")
+    print(f"spoken    {SPOKEN}: {SAID}")
+    print(f"heard     {words}")
     blocks = [Block("asked", "you said", words), *_answer(spirit, heard, "any")]
     print(f"read      {WRITTEN}")
     blocks += [Block("asked", "you wrote", WRITTEN), *_answer(spirit, WRITTEN, "speech")]

@@ -18,7 +18,7 @@ from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.formats import spiritlm_model
 from spirit.formats.spiritlm_model import ReleasedReader
-from spirit.formats.spiritlm_vocoder import ReleasedVocoder
+from spirit.formats.spiritlm_vocoder import ReleasedVocoder, read_vocoder
 from spirit.lm import model as llama
 from spirit.lm import weights
 from spirit.lm.generate import generate, generate_many
@@ -26,6 +26,7 @@ from spirit.lm.reader import Own, reader
 from spirit.lm.score import likelihood, score
 from spirit.lm.search import search
 from spirit.lm.weights import Precision
+from spirit.shots import Examples
 from spirit.speech.listening import Chunked, Listening
 from spirit.streaming import KNOWN, Wave, answer
 from spirit.tokenizer import Tokenizer
@@ -146,7 +147,9 @@ class Spirit:
         """
         where = ranks.device(device)
         if (home := spiritlm_model.locate(folder)) is not None:
-            released = spiritlm_model.load(home, where)
+            # What is quantized is not first put on the device whole.
+            place = torch.device("cpu") if dtype in ("int8", "int4") else where
+            released = spiritlm_model.load(home, where, place)
             model = released.model
             if dtype != "auto":  # as it is, the sums are those of the release to the last bit
                 model = weights.prepare(model.to(weights.floating(dtype, where)), dtype, where)
@@ -167,10 +170,9 @@ class Spirit:
                     f"{folder} was trained with the vocabulary {trained} but its tokenizer {home} "
                     f"has {tokenizer.vocab.fingerprint}; use the tokenizer it was trained with"
                 )
-        vocoder = None
-        if (folder / "vocoder").is_dir():
-            vocoder = Vocoder.load(folder / "vocoder", where)
-        return cls(weights.prepare(model, dtype, where), tokenizer, vocoder, card.speaker or None)
+        vocoder, speaker = _vocoder(folder / "vocoder", where)
+        speaker = card.speaker or speaker
+        return cls(weights.prepare(model, dtype, where), tokenizer, vocoder, speaker)
 
     def hear(self, wave: Float[np.ndarray, " samples"]) -> Units:
         """The units of a 16 kHz wave, as the model reads them."""
@@ -189,10 +191,11 @@ class Spirit:
 
     def style_of(self, wave: Float[np.ndarray, " samples"]) -> str:
         """The style that most seconds of a 16 kHz wave are in. Raises ValueError without styles."""
-        if not self.tokenizer.styles:
-            raise ValueError("this model knows no styles, so it hears none in a recording")
-        heard = self.tokenizer.encoder.encode(wave).by_kind[Kind.STYLE].unit
-        return self.tokenizer.styles[int(np.bincount(heard).argmax())]
+        tracks = self.tokenizer.encoder.encode(wave).by_kind
+        if Kind.STYLE not in tracks or not self.tokenizer.styles:
+            told = f"; name one of {', '.join(self.styles)}" if self.styles else ""
+            raise ValueError(f"this model hears no style in a recording{told}")
+        return self.tokenizer.styles[int(np.bincount(tracks[Kind.STYLE].unit).argmax())]
 
     def generate(
         self,
@@ -205,6 +208,7 @@ class Spirit:
         top_k: int = 0,
         seed: int = 0,
         tries: int | None = None,
+        examples: Examples | None = None,
         min_seconds: float = 0.0,
         max_seconds: float = 20.0,
         max_tokens: int = 1_000,
@@ -229,7 +233,9 @@ class Spirit:
         its speech. The default temperature depends on the task (`TEMPERATURE`); at 0, the likeliest
         answer that a beam search finds is given, where the task has `BEAMS`. Of the `tries` answers
         to "speak" (`TRIES`) the one is given that the model transcribes most surely as what it had
-        to say. Raises ValueError for a prompt or settings that cannot be answered.
+        to say. To a model that was not trained for a task, such as the released ones, `examples`
+        show it; then there is one try and no search. Raises ValueError for a prompt or settings
+        that cannot be answered.
         """
         limits = Limits(
             max_tokens=max_tokens,
@@ -238,11 +244,11 @@ class Spirit:
             stop=tuple(stop),
             until=tuple(until),
         )
-        question = self._question(want, task, limits, (speaker, style, rate))
+        question = self._question(want, task, limits, (speaker, style, rate), examples)
         ids = question.ids(prompt, self._positions, truncate)
         settings = question.settings(grammar, temperature=temperature, top_p=top_p, top_k=top_k)
         greedy, beams = settings["temperature"] == 0, BEAMS.get(task, 1)
-        if greedy and beams > 1:
+        if greedy and beams > 1 and examples is None:
             heard = sum(len(s.of(Kind.HUBERT)) for s in prompt if isinstance(s, Units))
             most = min(max_tokens, WORDY[0] + WORDY[1] * heard)
             vocab = self.tokenizer.vocab
@@ -250,9 +256,12 @@ class Spirit:
             found = search(self.model, ids, allowed, beams=beams, max_new=most, eos=vocab.eos)
             yield from question.said(iter(found), ids)
             return
-        tries = TRIES.get(task, 1) if tries is None else tries
+        if tries is None:
+            tries = TRIES.get(task, 1) if examples is None else 1
         if tries < 1:
             raise ValueError(f"an answer needs at least one try, not {tries}")
+        if tries > 1 and examples is not None:
+            raise ValueError("which try is the best is not known by examples; leave out --tries")
         if tries == 1 or task != "speak" or greedy:
             yield from question.said(self._written(question, ids, seed, settings), ids)
             return
@@ -278,6 +287,7 @@ class Spirit:
         rate: float = 1.0,
         pitch: float = 0.0,
         look_ahead: float | None = None,
+        examples: Examples | None = None,
         **limits: Any,
     ) -> Iterator[Segment | Wave]:
         """Yield what `generate` yields of one try, and before each segment of speech its sound,
@@ -289,7 +299,7 @@ class Spirit:
         `generate` and `speak` do.
         """
         bounds = _limits(limits)
-        question = self._question(want, task, bounds, (speaker, style, rate))
+        question = self._question(want, task, bounds, (speaker, style, rate), examples)
         vocab, vocoder = self.tokenizer.vocab, self._voice()
         ids = question.ids(prompt, self._positions, truncate)
         heard = [segment for segment in prompt if isinstance(segment, Units)]
@@ -305,7 +315,7 @@ class Spirit:
         begin(Units.build([]))  # what cannot be said is refused before anything is generated
         settings = question.settings(grammar, temperature=temperature, top_p=top_p, top_k=top_k)
         answered = answer(
-            self._written(question, ids, seed, settings),
+            question.heard(self._written(question, ids, seed, settings)),
             self.tokenizer.codec,
             begin,
             seconds=bounds.max_seconds,
@@ -329,6 +339,7 @@ class Spirit:
         speaker: str | None = None,
         style: str | int | None = None,
         rate: float = 1.0,
+        examples: Examples | None = None,
         **limits: Any,
     ) -> list[list[Segment]]:
         """Answers to prompts of any lengths and modalities, decoded side by side.
@@ -338,7 +349,7 @@ class Spirit:
         `generate`. What prompts begin with in common is read once. Nothing is searched: at
         temperature 0 the likeliest id is taken each time. Raises ValueError as `generate` does.
         """
-        question = self._question(want, task, _limits(limits), (speaker, style, rate))
+        question = self._question(want, task, _limits(limits), (speaker, style, rate), examples)
         ids = [question.ids(prompt, self._positions, truncate) for prompt in prompts]
         settings = question.settings(grammar, temperature=temperature, top_p=top_p, top_k=top_k)
         return self._drawn(question, ids, seeds or [0] * len(ids), settings)
@@ -370,13 +381,14 @@ class Spirit:
         task: Task,
         limits: Limits,
         voice: tuple[str | None, str | int | None, float],
+        examples: Examples | None,
     ) -> Question:
         speaker, style, rate = voice
         if limits.min_seconds:
             self._voice()  # tells the time
         silence = self._silence if "silence" in limits.until else ()
         seconds = partial(self.seconds, speaker=speaker, style=style, rate=rate)
-        return Question(self.tokenizer.codec, want, task, limits, seconds, silence)
+        return Question(self.tokenizer.codec, want, task, limits, seconds, silence, examples)
 
     def _written(
         self, question: Question, ids: Int[np.ndarray, " _"], seed: int, settings: dict[str, Any]
@@ -491,6 +503,16 @@ class Spirit:
         if style in names:
             return names.index(style)
         raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
+
+
+def _vocoder(home: Path, device: torch.device) -> tuple[Vocoder | None, str | None]:
+    """The vocoder in a model's folder, if any, and who speaks where nobody is named, if it matters:
+    ours, or a released one as it is."""
+    if not home.is_dir():
+        return None, None
+    vocoder = read_vocoder(home, device)
+    released = isinstance(vocoder, ReleasedVocoder)
+    return vocoder, spiritlm_model.narrator(vocoder) if released else None
 
 
 def _limits(given: dict[str, Any]) -> Limits:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner, Result
 
 from spirit.audio import read_audio
@@ -154,6 +155,48 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(bundle: Path, tmp_pa
     done = run("generate", "--model", model, "--prompt-text", "so", "--want", "text")
     assert done.exit_code == 1
     assert "was trained with the tokenizer" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "needed"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"),
+            "2.50 GiB",
+        ),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9000000000 bytes"
+            ),
+            "9.0 GB",
+        ),
+        (MemoryError("Unable to allocate 3.2 GiB for an array with shape (9,)"), "3.2 GiB"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_what_was_needed_and_what_helps(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, needed: str
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Spirit, "hear", full)
+    out = tmp_path / "reply.wav"
+    done = run("generate", "--model", bundle, "--prompt-audio", JFK, "--out", out)
+    assert done.exit_code == 1
+    line = one_line(done.stderr)
+    assert f"no room for another {needed}; it may help: a shorter" in line
+    assert "--device cpu" in line
+    assert "--dtype int8" in line
+    assert not out.exists()
+
+
+def test_a_prompt_of_nothing_lets_the_model_begin(bundle: Path) -> None:
+    done = run("generate", "--model", bundle, "--want", "text")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.strip()
+    done = run("generate", "--model", bundle, "--task", "transcribe")
+    assert done.exit_code == 1
+    assert "needs a prompt of one speech segment, not nothing" in one_line(done.stderr)
 
 
 def test_a_full_disk_leaves_the_old_answer_whole(bundle: Path, tmp_path: Path) -> None:

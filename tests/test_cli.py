@@ -159,9 +159,15 @@ def test_text_needs_no_out_and_writes_none(bundle: Path, tmp_path: Path) -> None
 
 def test_resynthesis_keeps_the_length_of_the_original(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "again.flac"
-    assert run("resynth", JFK, out, "--model", bundle, "--speaker", "rms").exit_code == 0
-    assert len(read_audio(out)) == len(read_audio(JFK)) // 640 * 640
-    assert run("resynth", JFK, out, "--model", bundle, "--predict-durations").exit_code == 0
+    done = run("resynth", JFK, out, "--model", bundle, "--speaker", "rms")
+    assert done.exit_code == 0
+    said = len(read_audio(JFK)) // 640 * 640
+    assert len(read_audio(out)) == said
+    assert done.stdout.startswith(f"{out}: {said / SAMPLE_RATE:.2f} s of speech, from ")
+    done = run("resynth", JFK, out, "--model", bundle, "--predict-durations", "--json")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    assert (told["out"], told["seconds"]) == (str(out), len(read_audio(out)) / SAMPLE_RATE)
     spirit = Spirit.load(bundle, device="cpu")
     predicted = spirit.seconds(spirit.hear(read_audio(JFK))) * SAMPLE_RATE
     assert len(read_audio(out)) == round(predicted)

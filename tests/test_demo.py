@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spirit.audio import read_audio
-from spirit.demo import Block, picture, run
+from spirit.demo import SAID, Block, picture, run
 from spirit.pipeline import Spirit
 from spirit.units import SAMPLE_RATE
 from tests.bundle import JFK
@@ -30,6 +30,8 @@ def test_the_demo_writes_what_it_says(
         "heard",
         "read",
     ]
+    assert f"spoken    demo/prompt.flac: {SAID}" in printed
+    assert f'"{SAID}"' in Path("demo/README.md").read_text(encoding="utf-8")
     lengths = [float(line.split("[")[1].split(" ")[0]) for line in printed if "s of speech" in line]
     assert lengths
     reply = len(read_audio(tmp_path / "reply.wav")) / SAMPLE_RATE

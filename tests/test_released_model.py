@@ -177,6 +177,8 @@ def test_a_base_model_speaks_in_the_styles_of_its_vocoder(tree):
     assert spirit.tokenizer.styles[:2] == ["s0", "s1"]
     assert np.array_equal(spirit.speak(units), spirit.speak(units, style="s8"))
     assert not np.array_equal(spirit.speak(units), spirit.speak(units, style="s0"))
+    with pytest.raises(ValueError, match="hears no style in a recording; name one of s0, s1"):
+        spirit.style_of(read_audio(SLT))
     answer = list(spirit.generate([units], want="text", max_tokens=10, temperature=0))
     assert [type(segment) for segment in answer] == [str]
 
@@ -215,6 +217,22 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(tree):
     units = Units.build([(Kind.HUBERT, i % 2) for i in range(4_094)])
     with pytest.raises(ValueError, match="4097 tokens but the model reads at most 4096"):
         next(spirit.generate([units], want="speech"))
+
+
+def test_a_device_without_room_is_told_what_the_weights_need(monkeypatch):
+    moved = torch.Tensor.to
+
+    def full(tensor, *asked, **more):
+        if asked[1:] == (torch.bfloat16,):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return moved(tensor, *asked, **more)
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(
+        ValueError, match=r"no room for the weights, \d\.\d GB.*--dtype int8"
+    ) as told:
+        load_llama(MODELS["base"])
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("variant", MODELS)

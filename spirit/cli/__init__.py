@@ -178,6 +178,7 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
     if name == "vocoder":
         from spirit.engine import device
         from spirit.formats.encoders import find_ears
+        from spirit.formats.spiritlm_vocoder import read_vocoder
         from spirit.speech.f0 import Autocorrelation
         from spirit.vocoder import train
         from spirit.vocoder.recipe import VocoderRecipe
@@ -185,7 +186,8 @@ def _fitting(name: str, recipe: Path, sets: tuple[str, ...]) -> Any:
         told = config.load(recipe, VocoderRecipe, sets)
         where = device(told.training.device)
         ears = None if told.ears is None else find_ears(told.ears).to(where)
-        return train.fit(told, Autocorrelation(device=where).batch, ears)
+        init = None if told.init is None else read_vocoder(told.init).voice
+        return train.fit(told, Autocorrelation(device=where).batch, ears, init)
     from spirit import fit
 
     fits: dict[str, tuple[type, Callable[[Any], Any]]] = {

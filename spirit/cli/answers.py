@@ -1,7 +1,7 @@
 """What `spirit generate` does: an answer as a whole, or as it comes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from spirit.cli.options import load, print_json
+from spirit.cli.shots import Shown, check_task
 
 SAMPLED = "sample"
 """The style that is drawn; a style of that name comes first."""
@@ -33,6 +34,8 @@ class Request:
     dtype: str
     settings: dict[str, Any]
     """How ids are drawn and how they are said."""
+    shown: Shown | None = None
+    """Examples of the task."""
 
     def report(self, segments: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         """Print the answer as JSON."""
@@ -53,6 +56,7 @@ def whole_answer(request: Request) -> None:
         raise ValueError("the answer may hold speech; say where it goes, --out reply.wav")
     waves = iter([read_audio(path) for path in request.recordings])
     spirit = load(request.model, request.device, request.dtype)
+    check_task(spirit, request.wish["task"], request.shown)
     said_so = {name: settings.pop(name) for name in ("rate", "pitch")}
     voice = {"speaker": settings.pop("speaker"), "style": settings.pop("style")}
     if request.speaks:
@@ -65,6 +69,7 @@ def whole_answer(request: Request) -> None:
         for name in request.order
     ]
     settings["max_seconds"] = settings.pop("seconds")
+    settings["examples"] = request.shown and request.shown.heard(spirit)
     answer: list[dict[str, Any]] = []
     speech: list[Any] = []
     said = 0
@@ -89,6 +94,20 @@ def whole_answer(request: Request) -> None:
         request.report(answer, said / SAMPLE_RATE)
     elif not answer:
         click.echo()
+
+
+def check_asked(request: Request, typed: Collection[str], tries: int | None) -> None:
+    """Refuse, before any work, options that would change nothing."""
+    if tries is not None and tries > 1:
+        if request.wish["task"] != "speak":
+            raise ValueError(
+                "--tries is for --task speak, whose answers are compared; leave it out"
+            )
+        if request.shown is not None:
+            raise ValueError("which try is the best is not known by examples; leave out --tries")
+    for name in ("speaker", "style", "pitch", "rate"):
+        if name in typed and not request.speaks:
+            raise ValueError(f"--{name} is for speech, and this answer is text; leave it out")
 
 
 def check_streaming(request: Request, stream: bool, play: bool, tries: int | None) -> None:
@@ -121,11 +140,13 @@ def stream_answer(request: Request, play: bool, look_ahead: float | None) -> Non
 
     sinks: list[Sink] = [player()] if play else []
     spirit = load(request.model, request.device, request.dtype)
+    check_task(spirit, request.wish["task"], request.shown)
     settings = dict(request.settings)
     settings["style"] = choose_style(spirit, settings["style"], settings["seed"])
     spirit.check_voice(settings["speaker"], settings["style"])
     check_manner(settings["rate"], settings["pitch"])
     settings["max_seconds"] = settings.pop("seconds")
+    settings["examples"] = request.shown and request.shown.heard(spirit)
     prompt, begun = list(_heard(request, spirit)), time.perf_counter()
     prompt = [part if isinstance(part, str) else part.finish().merge() for part in prompt]
     answer: list[dict[str, Any]] = []

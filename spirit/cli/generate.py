@@ -8,6 +8,7 @@ import click
 
 from spirit.cli.answers import (
     Request,
+    check_asked,
     check_streaming,
     choose_style,
     stream_answer,
@@ -21,7 +22,9 @@ from spirit.cli.options import (
     json_option,
     load,
     model_option,
+    print_json,
 )
+from spirit.cli.shots import Shown, shot_options
 
 
 def prosody_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -59,6 +62,7 @@ def prosody_options(function: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Go on from the prompt, write its words down, or say them.",
 )
+@shot_options
 @click.option(
     "--out",
     type=PATH,
@@ -133,12 +137,16 @@ def generate(
     play: bool,
     look_ahead: float | None,
     tries: int | None,
+    shot: tuple[str, ...],
+    shots: Path | None,
+    shot_stop: str | None,
     **settings: Any,
 ) -> None:
     """Answer a prompt of text and speech.
 
     --prompt-text and --prompt-audio may repeat and mix; their order is the order of the prompt,
-    which is not repeated in the answer. Where speech may come, --out has to say where it goes.
+    which is not repeated in the answer. Where speech may come, --out has to say where it goes. A
+    model that was not trained for a --task, such as the released ones, is shown it by --shot.
     """
     if not all(map(str.strip, prompt_text)):
         raise ValueError("--prompt-text is empty; leave it out to let the model begin by itself")
@@ -155,7 +163,9 @@ def generate(
         device,
         dtype,
         settings,
+        Shown.read(shot, shots, shot_stop, task),
     )
+    check_asked(request, ctx.meta["order"], tries)
     if stream or play:
         check_streaming(request, stream, play, tries)
         stream_answer(request, play, look_ahead)
@@ -175,7 +185,11 @@ def generate(
 @click.option("--speaker", metavar="NAME", help="Voice to speak with; else the model's own.")
 @prosody_options
 @click.option("--predict-durations", is_flag=True, help="Leave the rhythm to the vocoder.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --style sample."
+)
 @device_option
+@json_option
 @debug
 def resynth(
     source: Path,
@@ -185,14 +199,23 @@ def resynth(
     predict_durations: bool,
     device: str,
     style: str | None,
+    seed: int,
+    as_json: bool,
     **prosody: float,
 ) -> None:
     """Hear a recording and say it again: SOURCE to units to OUT."""
     from spirit.audio import check_writable, read_audio, write_audio
+    from spirit.units import SAMPLE_RATE
 
     check_writable(out)
     wave = read_audio(source)
     spirit = load(model, device)
-    named = choose_style(spirit, style, 0)
+    named = choose_style(spirit, style, seed)
     made = spirit.resynth(wave, speaker, named, predict_durations=predict_durations, **prosody)
     write_audio(out, made)
+    heard, said = (len(sound) / SAMPLE_RATE for sound in (wave, made))
+    if as_json:
+        told = {"source": str(source), "out": str(out), "model": model, "style": named}
+        print_json({**told, "source_seconds": heard, "seconds": said})
+    else:
+        click.echo(f"{out}: {said:.2f} s of speech, from {heard:.2f} s of {source}")

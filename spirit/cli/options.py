@@ -1,5 +1,6 @@
 """What the verbs of the command line share: errors in one line, options, JSON."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,27 @@ def _line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ValueError | OSError):
         return text
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+    ):
+        return _full(text)
     return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+
+
+def _full(text: str) -> str:
+    """How much memory was needed, as torch and numpy say it, and what may help."""
+    asked = re.search(r"allocate ([\d.]+) ?([kKMGT]i?B|bytes)", text)
+    needed = "what was asked for"
+    if asked is not None:
+        needed = f"another {asked[1]} {asked[2]}"
+        if asked[2] == "bytes":
+            needed = f"another {float(asked[1]) / 1e9:.1f} GB"
+    return (
+        f"out of memory: there is no room for {needed}; it may help: a shorter recording or "
+        "prompt, --device cpu, or for a language model --dtype int8"
+    )
 
 
 class Ordered(click.Command):

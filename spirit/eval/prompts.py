@@ -11,13 +11,13 @@ from spirit.audio import read_audio
 from spirit.codec import Segment
 from spirit.data.corpus import Utterance
 from spirit.pipeline import Spirit
+from spirit.shots import MARKS, known_ending, transcript
 from spirit.units import Kind, Units
 
+__all__ = ["TOLD", "Name", "lay_out", "stopped", "transcript", "until"]
+
 Name = Literal["asr", "tts", "intent"]
-MARKS = ("<START Transcript>", "<END>")
 TOLD = "A:"
-STOPS = {"spiritlm-base": "481 149 40 48 315 242 428 494 75 497 188 388 109 23 338 23 481"}
-"""HuBERT units of the spoken word "stop" that ends examples of `tts`: the paper's, by tokenizer."""
 
 
 def lay_out(
@@ -50,17 +50,11 @@ def lay_out(
     return [*prompt, heard(item), *([f" {TOLD}"] if task == "intent" else [])]
 
 
-def transcript(raw: str) -> str:
-    """What stands between the marks in an answer, or all of one without marks."""
-    return raw.partition(MARKS[1])[0].rpartition(MARKS[0])[2]
-
-
 def stopped(spirit: Spirit, stop: Path | None) -> Units:
     """The spoken word "stop"; nothing where nobody knows it in the units of this model."""
     if stop is not None:
         return spirit.hear(read_audio(stop))
-    known = STOPS.get(spirit.tokenizer.name, "")
-    return Units.build((Kind.HUBERT, int(unit)) for unit in known.split())
+    return known_ending(spirit.tokenizer.name)
 
 
 def until(units: Units, ending: Units) -> Units:

@@ -15,8 +15,10 @@ from spirit.formats.checkpoints import read_folder, read_json, reason
 from spirit.formats.spiritlm_speech import ReleasedEncoder
 from spirit.formats.spiritlm_text import ReleasedText
 from spirit.formats.spiritlm_vocoder import ReleasedVocoder
+from spirit.lm.weights import told_if_full
 from spirit.units import Kind
 from spirit.vocab import Vocab
+from spirit.vocoder import Vocoder
 
 SPEECH = "speech_tokenizer"
 
@@ -65,11 +67,12 @@ def locate(name: str | Path) -> Path | None:
         return None
 
 
-def load(folder: Path, device: torch.device) -> Released:
+def load(folder: Path, device: torch.device, place: torch.device | None = None) -> Released:
     """Read a released model with the speech tokenizer and vocoder that belong to it.
 
-    Raises ValueError in one line for what is missing, damaged or of another model. A vocoder that
-    is missing or cannot say what the model writes is left out; `mute` says why.
+    The language model goes to `place` where it is not to go to the device as it is. Raises
+    ValueError in one line for what is missing, damaged or of another model. A vocoder that is
+    missing or cannot say what the model writes is left out; `mute` says why.
     """
     folder, variant = spiritlm.model_folder(folder)
     ids, speech = spiritlm.vocab(variant), speech_folder(folder)
@@ -94,11 +97,14 @@ def load(folder: Path, device: torch.device) -> Released:
         f"spiritlm-{variant}",
         styles,
     )
-    model = load_llama(folder, device)
-    speaker = None
-    if vocoder is not None:
-        speaker = vocoder.speakers[min(spiritlm_vocoder.SPEAKER, len(vocoder.speakers) - 1)]
+    model = load_llama(folder, device if place is None else place)
+    speaker = None if vocoder is None else narrator(vocoder)
     return Released(model, reader, vocoder, speaker, mute)
+
+
+def narrator(vocoder: Vocoder) -> str:
+    """Who speaks where nobody is named."""
+    return vocoder.speakers[min(spiritlm_vocoder.SPEAKER, len(vocoder.speakers) - 1)]
 
 
 def speech_folder(model: Path) -> Path:
@@ -126,7 +132,8 @@ def load_llama(
     """Read a released language model, as a pickle or converted to safetensors.
 
     The weights go from the disk to the device one by one: 7 B need 13.5 GB there, and little
-    memory beside. Raises ValueError that names the file, and the tensor that is missing.
+    memory beside. Raises ValueError that names the file, and the tensor that is missing, and where
+    the device has no room.
     """
     config = _config(folder / "config.json")
     with torch.device("meta"):
@@ -142,7 +149,12 @@ def load_llama(
                 f"{folder}: {name} has the shape {tuple(found.shape)} but config.json says "
                 f"{tuple(empty.shape)}; the two are not from one model"
             )
-        state[name] = found.to(device, dtype)
+        state[name] = found
+    device = torch.device(device)
+    needed = sum(found.numel() for found in state.values()) * dtype.itemsize
+    with told_if_full(device, needed, "the weights", "--dtype int8, or --device cpu"):
+        for name in state:
+            state[name] = state[name].to(device, dtype)
     model.load_state_dict(state, assign=True)
     # What is no weight was made on no device; it is computed from the configuration.
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)

@@ -124,6 +124,14 @@ class ReleasedVocoder(Vocoder):
         )
 
 
+def read_vocoder(folder: Path, device: torch.device | str = "cpu") -> Vocoder:
+    """A vocoder of ours, or a released one as it is. Raises ValueError if it is neither, or
+    damaged."""
+    if not (folder / "model.safetensors").is_file() and any(folder.glob("generator.*")):
+        return ReleasedVocoder.load(folder, device)
+    return Vocoder.load(folder, device)
+
+
 def names(path: Path, count: int) -> list[str]:
     """The names in `speakers.txt` or `styles.txt`, one a row; numbers where there is no file."""
     if not path.is_file():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from spirit.asking import LEAST, TEMPERATURE, answered
 from spirit.codec import Codec, Document, Segment, Task
 from spirit.vocab import Vocab, Want
 
@@ -74,10 +75,18 @@ class Engine:
         max_new: int = 1_000,
         **settings: Any,
     ) -> list[Document]:
-        """An answer to each prompt; `settings` are those of `parameters`."""
+        """An answer to each prompt; `settings` are those of `parameters`.
+
+        Temperature and least length are those of `Spirit.generate` where none are given. Raises
+        ValueError as that does, and for as many seeds as there are not prompts.
+        """
         from vllm import SamplingParams
 
-        vocab = self.codec.vocab
+        vocab, want = self.codec.vocab, answered(want, task)
+        if seeds is not None and len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
+        least = min(LEAST.get(task, 0), max_new)
+        settings = {"temperature": TEMPERATURE[task], "min_new": least, **settings}
         asked = requests(self.codec.prompt(prompt, want, task) for prompt in prompts)
         ways = [
             SamplingParams(**parameters(vocab, want, seed=seed, max_new=max_new, **settings))

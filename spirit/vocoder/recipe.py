@@ -117,6 +117,8 @@ class VocoderRecipe:
     """Of the durations' squared error."""
     contour_weight: float = 1.0
     """Of the pitch contour's error."""
+    init: Path | None = None
+    """A vocoder to go on from, with the same generator: a released one (generator.pt) or ours."""
     ears: Path | None = None
     """A tokenizer or a folder of `fit units`: its HuBERT, frozen, hears what is made as it hears
     the recording. Spectra alone do not say what a listener needs to tell phones apart."""

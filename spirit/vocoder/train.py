@@ -35,6 +35,7 @@ from spirit.vocoder.segments import (
     read_clips,
 )
 from spirit.vocoder.source import excite, noise
+from spirit.vocoder.start import go_on_from
 from spirit.vocoder.vocoder import Vocoder
 from spirit.vocoder.voice import Voice
 
@@ -52,11 +53,16 @@ class Hearing(Protocol):
         ...
 
 
-def fit(recipe: VocoderRecipe, hear_f0: HearF0, ears: Hearing | None = None) -> None:
+def fit(
+    recipe: VocoderRecipe,
+    hear_f0: HearF0,
+    ears: Hearing | None = None,
+    init: Voice | None = None,
+) -> None:
     """Train a vocoder and write it to `recipe.out/vocoder`; goes on where it stopped.
 
     `hear_f0` hears pitch (`F0Extractor.batch` of `spirit.speech.f0`), `ears` are `recipe.ears`, on
-    the device of the training.
+    the device of the training; `init` is the voice of `recipe.init`.
     Raises ValueError where shards, audio and network do not fit each other.
     """
     target = recipe.out / "vocoder"
@@ -84,6 +90,8 @@ def fit(recipe: VocoderRecipe, hear_f0: HearF0, ears: Hearing | None = None) -> 
     voice = Voice(**parts(recipe.network, sizes, len(speakers)))
     if voice.generator.frame != frame:
         raise ValueError(f"the rates and hop make {voice.generator.frame} samples, not {frame}")
+    if init is not None:
+        go_on_from(voice, init)
     absent = {name: sizes[name] for name in ("pitch", "style")}
     usage = torch.zeros(len(speakers), alphabet["unit"], dtype=torch.int32)
     for clip in clips:
