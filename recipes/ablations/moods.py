@@ -1,8 +1,8 @@
 """STSP in miniature: is what goes on from an excited, sad or neutral beginning so too?
 
-    python recipes/ablations/moods.py --model work/ablations/interleaved/model \\
+    python recipes/ablations/moods.py --model work/ablations/expressive/voiced \\
       --data work/ablations/pairs/stsp --corpus recipes/tiny/work/corpus/train.jsonl \\
-      --judge work/ablations/judge.json --out work/ablations/report/interleaved/stsp
+      --judge work/ablations/judge.json --out work/ablations/report/expressive/stsp
 
 The judge is a logistic regression on pitch (by FCPE, which no part of the model uses) and loudness.
 It is fitted on second halves of training recordings, never on anything that a model said, and tried

@@ -13,7 +13,7 @@ SHARDS=${SHARDS:-$FROM/shards-train}
 HELDOUT=${HELDOUT:-$FROM/shards-heldout}
 CORPUS=${CORPUS:-$FROM/corpus}
 VOCODER=${VOCODER:-$FROM/vocoder/vocoder}
-MODELS="interleaved separate base"
+MODELS="base separate expressive"
 JOBS=${JOBS:-1}
 need TOKENIZER SHARDS HELDOUT CORPUS
 
@@ -33,10 +33,11 @@ mkdir -p "$WORK"
 "$python" $here/base.py shards "$SHARDS" "$WORK/shards" --tokenizer "$WORK/tokenizer"
 "$python" $here/base.py shards "$HELDOUT" "$WORK/shards-heldout" --tokenizer "$WORK/tokenizer"
 
-learn interleaved "$TOKENIZER" "$SHARDS" "$HELDOUT"
-learn separate "$TOKENIZER" "$SHARDS" "$HELDOUT" \
-  mixture.interleaved=0.0 mixture.speech=0.5 mixture.text=0.5
-learn base "$WORK/tokenizer" "$WORK/shards" "$WORK/shards-heldout"
+base=("$WORK/tokenizer" "$WORK/shards" "$WORK/shards-heldout")
+learn base "${base[@]}"
+# Of the tokens of interleaved documents three quarters are speech.
+learn separate "${base[@]}" mixture.interleaved=0.0 mixture.speech=0.75 mixture.text=0.25
+learn expressive "$TOKENIZER" "$SHARDS" "$HELDOUT"
 
 "$python" $here/pairs.py --out "$WORK/pairs" ${PAIRS:+--pairs "$PAIRS"}
 for model in $MODELS; do
@@ -48,11 +49,13 @@ done
 if [[ -d $VOCODER ]]; then
   "$python" $here/base.py vocoder "$VOCODER" "$WORK/vocoder"
   for model in $MODELS; do
-    voice=$VOCODER
-    [[ $model != base ]] || voice=$WORK/vocoder
-    put "$voice" "$WORK/$model/model/vocoder"
+    voice=$WORK/vocoder
+    [[ $model != expressive ]] || voice=$VOCODER
+    # A folder beside the model, which stays the one that the suites were asked of.
+    put "$WORK/$model/model" "$WORK/$model/voiced"
+    put "$voice" "$WORK/$model/voiced/vocoder"
     say "== moods.py $model"
-    "$python" $here/moods.py --model "$WORK/$model/model" --data "$WORK/pairs/stsp" \
+    "$python" $here/moods.py --model "$WORK/$model/voiced" --data "$WORK/pairs/stsp" \
       --corpus "$CORPUS/train.jsonl" --judge "$WORK/judge.json" \
       --out "$WORK/report/$model/stsp" --device "$DEVICE" --jobs "$JOBS"
   done

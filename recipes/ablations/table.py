@@ -21,11 +21,11 @@ SUITES: dict[str, tuple[str, Group]] = {
     "stsp": ("accuracy", lambda item: "mood kept, speech to speech"),
 }
 """Suite to the figure that is told, and which row of the table an item belongs to."""
-PAIRS = (("separate", "interleaved"), ("base", "interleaved"))
+PAIRS = (("separate", "base"), ("base", "expressive"))
 NAMES = {
-    "interleaved": "interleaved, Expressive",
-    "separate": "no interleaving, Expressive",
     "base": "interleaved, Base",
+    "separate": "no interleaving, Base",
+    "expressive": "interleaved, Expressive",
 }
 Rows = dict[str, dict[str, Ratio]]
 
