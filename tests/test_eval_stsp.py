@@ -188,6 +188,26 @@ def test_predictions_are_scored_by_sentiment_and_by_emotion(data, tmp_path):
     assert "100.0 %" in said.output
 
 
+@pytest.mark.parametrize(("label", "wanted"), [("sentiment", 0.4), ("emotion", 1.0)])
+def test_the_example_of_the_release_scores_as_it_does_there(label, wanted):
+    """Emotions that are predicted right are sentiments by name in two of five samples."""
+    place = Path(__file__).parent / "data/stsp"
+    manifest, predictions = place / "manifest/emov/emov.demo.jsonl", "emov.demo.predictions.jsonl"
+    found = score_predictions(place / predictions, manifest, place, label)
+    assert (found.value, found.count) == (wanted, 5)
+    asked = ["eval", "stsp", "--data", str(place), "--manifest", str(manifest), "--label", label]
+    said = CliRunner().invoke(main, [*asked, "--predictions", str(place / predictions)])
+    assert said.exit_code == 0, said.output
+    assert said.output.startswith(f"Accuracy: {100 * wanted:.1f} % (")
+    assert said.output.endswith(f" of 5 predictions, by {label}\n")
+    (first, *_) = read_manifest(manifest, place, sound=False)
+    assert (first.id, first.emotion, first.sentiment) == (
+        "4100000000000000001",
+        "angry",
+        "negative",
+    )
+
+
 def test_classifiers_of_hugging_face_judge_text_and_speech(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (

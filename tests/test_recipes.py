@@ -75,7 +75,7 @@ def test_every_toml_is_understood(name):
 
 
 def test_every_recipe_has_what_a_user_looks_for():
-    assert {path.parent.name for path in RECIPES.glob("*/run.sh")} == {*NAMES, "tiny"}
+    assert {path.parent.name for path in RECIPES.glob("*/run.sh")} == {*NAMES, "tiny", "ablations"}
     for name in NAMES:
         assert os.access(RECIPES / name / "run.sh", os.X_OK)
         told = (RECIPES / name / "README.md").read_text(encoding="utf-8")
