@@ -128,7 +128,7 @@ def test_no_held_out_document_is_measured_twice(recipe):
     documents = Rows(replace(recipe.mixture, shards=recipe.heldout), codec).documents
     for source in ("transcribe", "speak"):  # which are the same in every epoch
         batch = batches[source]
-        ids = [documents.encode(source, 0, number) for number in documents.of(source)]
+        ids = [documents.encode(source, 0, int(number)) for number in documents.of(source)]
         assert len(batch.labels) == sum(len(one) - 1 for one in ids), source
         assert len(batch.ids) > 2 * len(batch.labels), "the rows hold them more than twice"
 

@@ -88,7 +88,8 @@ def _compiled() -> Callable[..., Any] | None:
     run.argtypes = [pointer, pointer, ctypes.c_float, *[pointer] * 4, *[count] * 3]
     run.argtypes += [ctypes.c_int, ctypes.c_int]
     run.restype = None
-    return run
+    compiled: Callable[..., Any] = run
+    return compiled
 
 
 def _load() -> Any:
