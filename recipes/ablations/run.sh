@@ -4,10 +4,7 @@
 #   FROM=recipes/tiny/work recipes/ablations/run.sh
 #
 # README.md says what each variable is. Relative paths count from the top of the repository.
-source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
-here=recipes/ablations
 FROM=${FROM:-recipes/tiny/work}
-WORK=${WORK:-work/ablations}
 TOKENIZER=${TOKENIZER:-$FROM/tokenizer}
 SHARDS=${SHARDS:-$FROM/shards-train}
 HELDOUT=${HELDOUT:-$FROM/shards-heldout}
@@ -15,6 +12,7 @@ CORPUS=${CORPUS:-$FROM/corpus}
 VOCODER=${VOCODER:-$FROM/vocoder/vocoder}
 MODELS="base separate expressive"
 JOBS=${JOBS:-1}
+source "$(dirname "${BASH_SOURCE[0]}")/../stages.sh"
 need TOKENIZER SHARDS HELDOUT CORPUS
 
 # learn NAME TOKENIZER SHARDS HELDOUT KEY=VALUE...   one model, in $WORK/NAME.
