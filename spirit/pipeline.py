@@ -314,6 +314,9 @@ class Spirit:
 
         begin(Units.build([]))  # what cannot be said is refused before anything is generated
         settings = question.settings(grammar, temperature=temperature, top_p=top_p, top_k=top_k)
+        if examples is not None and task == "transcribe":  # its marks are no part of the answer
+            yield from question.said(self._written(question, ids, seed, settings), ids)
+            return
         answered = answer(
             question.heard(self._written(question, ids, seed, settings)),
             self.tokenizer.codec,

@@ -287,8 +287,10 @@ def test_human_recordings_are_copied_for_training_alone(
 
 def test_synthetic_voices_say_prompts_but_none_that_is_held_out() -> None:
     texts = set(corpus.prompted_texts())
-    held = {prompt.text for prompt in prompts.read_prompts(sounds=None) if prompt.heldout}
+    spoken = prompts.read_prompts(sounds=None)
+    held = {prompt.text for prompt in spoken if prompt.heldout}
     assert not texts & held
+    assert not held & {prompt.text for prompt in spoken if not prompt.heldout}
     assert not any(language.heldout(text) for text in texts)
     config = corpus.CorpusConfig(prompted=0.5)
     drawn = [corpus.plan(config, "train", index).text for index in range(200)]

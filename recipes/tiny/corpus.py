@@ -110,9 +110,7 @@ def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
 @cache
 def prompted_texts() -> list[str]:
     """What the human voice says in training, less what prompts or the language hold out."""
-    spoken = prompts.read_prompts(sounds=None)
-    held = {prompt.text for prompt in spoken if prompt.heldout}
-    texts = {prompt.text for prompt in spoken} - held
+    texts = {prompt.text for prompt in prompts.read_prompts(sounds=None) if not prompt.heldout}
     return sorted(text for text in texts if not language.heldout(text))
 
 

@@ -6,6 +6,7 @@ Their texts stand in `prompts.tsv`; where each word is comes from pocketsphinx's
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,19 @@ class Prompt:
 
     @property
     def heldout(self) -> bool:
-        """Whether the prompt is kept from training: one of ten, by the SHA-256 of its path."""
-        return int(hashlib.sha256(self.path.encode()).hexdigest(), 16) % HELD_OUT == 0
+        """Whether the prompt is kept from training: one of ten, by the SHA-256 of its path, unless
+        another one that is not says the same."""
+        return _drawn(self.path) and self.text not in _said_in_training()
+
+
+def _drawn(path: str) -> bool:
+    return int(hashlib.sha256(path.encode()).hexdigest(), 16) % HELD_OUT == 0
+
+
+@cache
+def _said_in_training() -> frozenset[str]:
+    prompts = read_prompts(sounds=None)
+    return frozenset(prompt.text for prompt in prompts if not _drawn(prompt.path))
 
 
 def read_prompts(sounds: Path | None = SOUNDS) -> list[Prompt]:

@@ -66,7 +66,7 @@ def evaluate_all(
             measured[name], left = _measure(
                 name, model, corpus or folder, out / name, limit, settings
             )
-        except ValueError as error:
+        except (ValueError, OSError, ModuleNotFoundError) as error:
             failed[name] = " ".join(str(error).split())
         else:
             told = ", ".join(f"{count} x {reason}" for reason, count in left.items())

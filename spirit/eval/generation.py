@@ -133,7 +133,7 @@ def evaluate(
             origin=f"{weights}-{told}-{ROUNDS}",
             jobs=jobs,
             title="generation",
-            marks={u.id: mark((u.audio, u.text), read_files) for u in items},
+            marks={u.id: mark((u.audio, u.text, u.words), read_files) for u in items},
         ),
         kept,
     )
@@ -153,7 +153,9 @@ def evaluate(
         skipped | faults,
         lacking,
     )
-    verdict.save(out, values, found, COLUMNS)
+    # What a model thinks of its own text cannot be set beside what another thinks of its.
+    compared = {n: v for n, v in values.items() if lm is not None or n != "log_perplexity"}
+    verdict.save(out, compared, found, COLUMNS)
     return verdict
 
 

@@ -49,13 +49,18 @@ def figures_of(found: Mapping[str, Part]) -> dict[str, Figure]:
 
 
 def values_of(found: Mapping[str, Part]) -> Values:
-    """What every utterance adds to a figure, to compare two models by."""
+    """What every utterance adds to a figure, to compare two models by.
+
+    Like the figures, those of all voices are without the human one, which has its own.
+    """
     sides = {side: found[side] for side in SIDES}
     sides |= {"heard.noise": found["noisy"]} if "noisy" in found else {}
-    values = {
-        side: {name: (float(e["errors"]), float(e["words"])) for name, e in part.items()}
-        for side, part in sides.items()
-    }
+    values: dict[str, dict[str, Ratio]] = {}
+    for side, part in sides.items():
+        for name, entry in part.items():
+            figure = side if name in found["spoken"] else f"{side}.{entry['speaker']}"
+            added = (float(entry["errors"]), float(entry["words"]))
+            values.setdefault(figure, {})[name] = added
     return values | _others(found)
 
 

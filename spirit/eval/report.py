@@ -75,7 +75,19 @@ def table(report: Report) -> str:
     rows = ["| measured | figure (95 % interval) | clips |", "|---|---|---|"]
     for name, figure in report.figures.items():
         rows.append(f"| {_title(name)} | {shown(name, figure)} | {figure.count} |")
+    lacking = [f"{name} ({why})" for name, why in NEEDS.items() if name not in report.figures]
+    if lacking:
+        rows += ["", f"Not measured: {', '.join(lacking)}."]
     return "\n".join(rows)
+
+
+NEEDS = {
+    "voices": "needs five recordings of each voice",
+    "style": "needs five recordings of each style",
+    "completed.text": "needs --language",
+    "completed.speech": "needs --language",
+}
+"""What figures need that are not always there."""
 
 
 TITLES = {

@@ -30,8 +30,12 @@ from spirit.eval.verdict import Verdict, figures_of, of
 from spirit.units import SAMPLE_RATE
 
 Wave = Float[np.ndarray, " _"]
-ROUNDS = 1
+ROUNDS = 2
 """Raised when the same model would be asked in another way: older results are then not taken."""
+STILL = 1e-6
+"""Loudness that varies by no more does not move."""
+WORST_PESQ = 1.04
+"""The lowest value of the wide band (ITU-T P.862.2)."""
 COLUMNS = (
     *("speaker", "reference", "heard", "errors", "words", "original_errors"),
     *("seconds", "original_seconds", "frames", "voiced_in_both", "gross_errors"),
@@ -106,7 +110,8 @@ def evaluate(
     subject = Subject(folder.resolve(), device, out / "recordings")
     subject.recordings.mkdir(parents=True, exist_ok=True)
     kept, read_files = out / "answers.jsonl", dict[str, str]()
-    told = "-".join(map(str, (*settings.values(), *aligned)))
+    asked_for = [value for name, value in settings.items() if name != "limit"]
+    told = "-".join(map(str, (*asked_for, *aligned)))
     found, faults = answered(
         collect(
             kept,
@@ -192,8 +197,9 @@ def compared(wave: Wave, again: Wave, warped: bool) -> Result:
     if warped:
         ours = _carried(ours, path, len(theirs))
     followed = follow(theirs, ours)
-    loud = frames[path[:, 0], 0], copied[path[:, 1], 0]
-    moves = min(float(side.std()) for side in loud) > 1e-6
+    both = min(len(frames), len(copied))
+    places = path.T if warped else np.tile(np.arange(both), (2, 1))
+    loudness = _correlation(frames[places[0], 0], copied[places[1], 0])
     return {
         "seconds": cepstra.spoken_seconds(copied),
         "original_seconds": cepstra.spoken_seconds(frames),
@@ -204,9 +210,16 @@ def compared(wave: Wave, again: Wave, warped: bool) -> Result:
         "voicing_errors": round(followed.voicing_error * followed.frames),
         "wrong_frames": followed.gross_errors + round(followed.voicing_error * followed.frames),
         "squared_semitones": followed.squared_semitones,
-        "energy_correlation": float(np.corrcoef(*loud)[0, 1]) if moves else None,
+        "energy_correlation": loudness,
         "mcd": cepstra.distortion(frames, copied, path),
     }
+
+
+def _correlation(theirs: Wave, ours: Wave) -> float | None:
+    """None where the original itself does not move; a copy that does not move follows nothing."""
+    if theirs.std() <= STILL:
+        return None
+    return float(np.corrcoef(theirs, ours)[0, 1]) if ours.std() > STILL else 0.0
 
 
 def _carried(ours: Wave, path: cepstra.Path, frames: int) -> Wave:
@@ -234,13 +247,19 @@ def _stoi(wave: Wave, again: Wave) -> float | None:
 
 
 def _pesq(wave: Wave, again: Wave) -> float | None:
-    """PESQ of a wide band (ITU-T P.862.2); None where it finds no speech."""
+    """PESQ of a wide band (ITU-T P.862.2); None where it finds no speech in the original, its lowest
+    value where it finds none in the copy alone."""
     from pesq import PesqError, pesq
 
-    if not (wave.any() or again.any()):
+    def judged(copy: Wave) -> float:
+        return float(pesq(SAMPLE_RATE, wave, copy, "wb", on_error=PesqError.RETURN_VALUES))
+
+    if not wave.any():
         return None
-    found = float(pesq(SAMPLE_RATE, wave, again, "wb", on_error=PesqError.RETURN_VALUES))
-    return found if found > 0 else None
+    found = judged(again) if again.any() else -1.0
+    if found > 0:
+        return found
+    return WORST_PESQ if judged(wave) > 0 else None
 
 
 JUDGES: dict[str, Callable[[Wave, Wave], float | None]] = {"stoi": _stoi, "pesq": _pesq}

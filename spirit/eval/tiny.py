@@ -122,7 +122,10 @@ def _tongue(module: Path, trigram: Path) -> tuple[Tongue, str]:
     words = load_language(module).words
     drawn = map(normalize, draw_sentences(module, SENTENCES))
     commit.text(trigram, arpa(drawn, words))
-    return Tongue(module.resolve(), trigram.resolve()), commit.sha256(trigram)[:12]
+    # What the language accepts is told by the module and those beside it.
+    read = (trigram, *sorted(module.resolve().parent.glob("*.py")))
+    told_by = hashlib.sha256("".join(map(commit.sha256, read)).encode()).hexdigest()[:12]
+    return Tongue(module.resolve(), trigram.resolve()), told_by
 
 
 def _words(clips: Iterable[Utterance]) -> dict[str, int]:
