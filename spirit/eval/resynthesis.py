@@ -247,8 +247,10 @@ def _stoi(wave: Wave, again: Wave) -> float | None:
 
 
 def _pesq(wave: Wave, again: Wave) -> float | None:
-    """PESQ of a wide band (ITU-T P.862.2); None where it finds no speech in the original, its lowest
-    value where it finds none in the copy alone."""
+    """PESQ of a wide band (ITU-T P.862.2); None where it finds no speech in the original.
+
+    Its lowest value where it finds none in the copy alone.
+    """
     from pesq import PesqError, pesq
 
     def judged(copy: Wave) -> float:
