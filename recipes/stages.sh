@@ -124,8 +124,9 @@ voice() {
 
 # put FOLDER PLACE   a copy that appears whole, once.
 put() {
-  [[ -d $2 ]] && return
-  rm -rf "$2.partial"
+  [[ -d $2 && ! $1 -nt $2/.from ]] && return
+  rm -rf "$2.partial" "$2"
   cp -r "$1" "$2.partial"
+  touch -r "$1" "$2.partial/.from" # a folder that is made anew is newer
   mv "$2.partial" "$2"
 }

@@ -1,6 +1,7 @@
 """Our product with 8-bit weights against sums in double precision, and where it is not there."""
 
 import copy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A machine without a compiler."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")
-    kernel._compiled.cache_clear()
+    kernel._made.cache_clear()
     yield
-    kernel._compiled.cache_clear()
+    kernel._made.cache_clear()
 
 
 @here
@@ -49,6 +50,13 @@ def layer(out: int, channels: int) -> weights.Int8:
 def kept(layer: weights.Int8) -> Tensor:
     """The weights that were kept, exactly."""
     return layer.weight.double() * layer.scale.double()[:, None]
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="a CPU without VNNI")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")
+def test_it_compiles_where_it_can() -> None:
+    assert kernel._load()
+    assert kernel.available()
 
 
 @here

@@ -235,4 +235,4 @@ def _targets(
             labels |= zip(own, listener([waves[i] for i in own], label), strict=True)
         return [labels[i] for i in range(len(waves))]
 
-    return keep_labels(config.out / "targets.safetensors", told, make)
+    return keep_labels(config.out / "targets.safetensors", told, make, where)

@@ -91,12 +91,18 @@ def _kept(path: Path, seal: str) -> list[np.ndarray] | None:
 
 
 def keep_labels(
-    path: Path, told: Any, make: Callable[[], Sequence[Int[np.ndarray, " _"]]]
+    path: Path,
+    told: Any,
+    make: Callable[[], Sequence[Int[np.ndarray, " _"]]],
+    where: torch.device,
 ) -> list[Int[np.ndarray, " _"]]:
     """What `make` says of the frames of every recording: made once, by the main process, and kept
     in `path` for all processes and for the next time that the same is `told`."""
     seal = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    if main_process() and not _sealed(path, seal):
+
+    def write() -> None:
+        if not main_process() or _sealed(path, seal):
+            return
         rows = make()
         table = {
             "labels": np.concatenate(rows).astype(np.int16),
@@ -104,7 +110,9 @@ def keep_labels(
         }
         with commit.file(path) as partial:
             save_file(table, partial, metadata={"seal": seal})
-    ranks.share("the labels are there")
+
+    ranks.start(where)
+    ranks.together(write)  # where it fails, nobody waits
     table = load_file(path)
     return np.split(table["labels"], np.cumsum(table["counts"])[:-1])
 

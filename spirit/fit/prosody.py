@@ -177,6 +177,8 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
     key = f"style {digest(config.hubert)} {hubert.layer} {listen.form.extractor}"
     seconds = measure(utterances, config.out / "seconds-train", key, describe)
     control = measure(heldout, config.out / "seconds-heldout", key, describe)
+    if found and not sum(map(len, control)):
+        raise ValueError(f"{config.heldout} has no whole second of speech; give other recordings")
     everyone, described = [*utterances, *heldout], [*seconds, *control]
     speakers = [u.speaker for u in everyone]
 
@@ -187,7 +189,7 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
     if found:
         told = [key, config.styles, config.context, config.training.seed]
         of = [(u.id, u.speaker, len(rows)) for u, rows in zip(everyone, described, strict=True)]
-        labels = keep_labels(config.out / "styles.safetensors", [*told, of], find)
+        labels = keep_labels(config.out / "styles.safetensors", [*told, of], find, where)
     else:
         pairs = zip(everyone, described, strict=True)
         labels = [np.full(len(rows), names.index(u.style)) for u, rows in pairs]

@@ -144,7 +144,8 @@ def _clean_units(
         [len(wave) for wave in waves],
     ]
     path = config.out / "targets.safetensors"
-    return keep_labels(path, told, lambda: listener(waves, teacher.units))
+    where = device(config.training.device)
+    return keep_labels(path, told, lambda: listener(waves, teacher.units), where)
 
 
 def _learn(

@@ -8,9 +8,11 @@ Where there is no compiler, or another kind of CPU, torch's product serves.
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,7 @@ FLAGS = (
     # Sums in any order; what may be infinite or NaN stays so.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
+_once = threading.Lock()
 CHANNELS = 16_384
 """Up to which the sums in 32 bits cannot overflow."""
 
@@ -51,11 +54,17 @@ def product(
     """
     run = _compiled()
     assert run is not None
-    assert x.is_contiguous()
-    assert add is None or add.is_contiguous()
     out = len(weight) // 2 if gated else len(weight)
+    # C takes addresses and believes the rest.
+    for some in (x, scale, gain, add):
+        assert some is None or (some.dtype, some.is_contiguous()) == (torch.float32, True)
+    assert (weight.dtype, weight.is_contiguous()) == (torch.int8, True)
+    assert len(scale) == len(weight)
+    assert weight.shape[1] == x.shape[1] <= CHANNELS
+    assert gain is None or gain.shape == x.shape[1:]
+    assert add is None or add.shape == (len(x), out)
     y = x.new_empty(len(x), out)
-    run(
+    done = run(
         x.data_ptr(),
         None if gain is None else gain.data_ptr(),
         eps,
@@ -65,6 +74,8 @@ def product(
         y.data_ptr(),
         *(len(x), x.shape[1], out, gated, torch.get_num_threads()),
     )
+    if not done:
+        raise MemoryError(f"no room for {len(x)} rows of {x.shape[1]} channels; free some memory")
     return y
 
 
@@ -73,8 +84,13 @@ def available() -> bool:
     return _compiled() is not None
 
 
-@cache
 def _compiled() -> Callable[..., Any] | None:
+    with _once:  # what two threads ask for at a time is compiled by one
+        return _made()
+
+
+@cache
+def _made() -> Callable[..., Any] | None:
     # VNNI is asked for in 512 bits.
     if not (torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()):
         return None
@@ -87,7 +103,7 @@ def _compiled() -> Callable[..., Any] | None:
     pointer, count = ctypes.c_void_p, ctypes.c_long
     run.argtypes = [pointer, pointer, ctypes.c_float, *[pointer] * 4, *[count] * 3]
     run.argtypes += [ctypes.c_int, ctypes.c_int]
-    run.restype = None
+    run.restype = ctypes.c_int
     compiled: Callable[..., Any] = run
     return compiled
 
@@ -108,8 +124,9 @@ def _load() -> Any:
 
 
 def _compile(path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    name, *more = shlex.split(os.environ.get("CC") or "cc")
+    compiler = shutil.which(name)
     if compiler is None:
         raise OSError("no C compiler")
-    command = [compiler, *FLAGS, "-o", str(path), "-x", "c", str(SOURCE), "-lm"]
+    command = [compiler, *more, *FLAGS, "-o", str(path), "-x", "c", str(SOURCE), "-lm"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

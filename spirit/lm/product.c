@@ -54,24 +54,30 @@ static float encode(const float *x, const float *gain, float eps, long channels,
 }
 
 /* x (rows, channels); w (out, channels), or (2 out, channels) where the first half gates the second
- * by SiLU; y and add (rows, out). gain and add may be NULL. */
-void product(const float *x, const float *gain, float eps, const int8_t *w, const float *scale,
+ * by SiLU; y and add (rows, out). gain and add may be NULL. 0 where there was no memory, else 1. */
+int product(const float *x, const float *gain, float eps, const int8_t *w, const float *scale,
              const float *add, float *y, long rows, long channels, long out, int gated,
              int threads) {
+    int failed = 0;
 #pragma omp parallel num_threads(threads)
     {
         long padded = (channels + WIDE - 1) / WIDE * WIDE;
         /* Each thread makes the codes for itself: that is done sooner than one waits for another. */
         int16_t *codes = aligned_alloc(64, rows * padded * sizeof(int16_t));
         float *factor = malloc(rows * sizeof(float));
-        for (long row = 0; row < rows; row++) {
+        int here = codes && factor;
+        if (!here) {
+#pragma omp atomic write
+            failed = 1;
+        }
+        for (long row = 0; here && row < rows; row++) {
             int16_t *own = codes + row * padded;
             for (long i = channels; i < padded; i++) own[i] = 0;
             factor[row] = encode(x + row * channels, gain, eps, channels, own);
         }
 #pragma omp for schedule(static)
         for (long i = 0; i < out; i++)
-            for (long row = 0; row < rows; row++) {
+            for (long row = 0; here && row < rows; row++) {
                 const int16_t *own = codes + row * padded;
                 float value = dot(w + i * channels, own, channels) * factor[row] * scale[i];
                 if (gated) {
@@ -84,4 +90,5 @@ void product(const float *x, const float *gain, float eps, const int8_t *w, cons
         free(codes);
         free(factor);
     }
+    return !failed;
 }

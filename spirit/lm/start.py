@@ -110,6 +110,7 @@ def check_network(model: PreTrainedModel) -> None:
     """
     ids = torch.arange(2 * DOCUMENT, device=model.device) % (model.config.vocab_size - 1) + 1
     own, training = model.config._attn_implementation, model.training
+    exact = model.dtype == torch.float32
     model.eval()
     try:
         wanted = model(input_ids=ids.view(2, DOCUMENT), use_cache=False).logits.flatten(0, 1)
@@ -121,7 +122,9 @@ def check_network(model: PreTrainedModel) -> None:
             groups=((2, DOCUMENT),),
         ).last_hidden_state[0]
         found = lm.head(model)(hidden)
-        off = float((found - wanted).abs().max() / wanted.std())
+        away, spread = (found - wanted).float(), wanted.float().std()
+        # One step of bfloat16 is more than 0.02 for a large score: there all scores count together.
+        off = float((away.abs().max() if exact else away.square().mean().sqrt()) / spread)
     except Exception as error:  # networks are many, and so is what they raise
         raise ValueError(
             f"a {model.config.model_type} cannot read documents side by side "
@@ -130,7 +133,7 @@ def check_network(model: PreTrainedModel) -> None:
     finally:
         model.set_attn_implementation(own)
         model.train(training)
-    if not off < 0.02:
+    if not off < (0.02 if exact else 0.1):
         raise ValueError(
             f"a {model.config.model_type} reads documents side by side otherwise than alone (the "
             f"scores differ by {off:.2g} standard deviations); take another model"
