@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file

@@ -80,8 +80,8 @@ class Learner(nn.Module):
         self._work = _work(model)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            # transformers 5 makes embeddings ask for gradients, which only the other kind needs; the
-            # first layer would be compiled once more for measurements.
+            # transformers 5 makes embeddings ask for gradients, which only the other kind needs;
+            # the first layer would be compiled once more for measurements.
             if hasattr(model, "_require_grads_hook") or hasattr(model, "_require_grads_hooks"):
                 model.disable_input_require_grads()
         if compiled:
