@@ -247,7 +247,8 @@ def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
 
 
 def _answer(spirit: Spirit, prompt: Segment, want: Want) -> Iterator[Block]:
-    for segment in spirit.generate([prompt], want=want):
+    # A whole sentence may be answered by a breath, which would show nothing.
+    for segment in spirit.generate([prompt], want=want, min_seconds=1.0):
         if isinstance(segment, str):
             print(f"answered  {segment.strip()}")
             yield Block("text", "it writes", segment.strip())
