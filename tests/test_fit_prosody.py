@@ -23,6 +23,22 @@ TRAINING = TrainingConfig(steps=4, lr=2e-3, warmup=1, dtype="fp32", device="cpu"
 FORM = PitchFormat(width=8, depth=1, channels=16, codes=8)
 
 
+def save_hubert(folder: Path, layers: int) -> None:
+    """A small HuBERT of random weights, always the same."""
+    torch.manual_seed(0)
+    hubert = Hubert.new(
+        hidden=16,
+        layers=layers,
+        heads=2,
+        ffn=16,
+        conv_dim=(8, 8, 8, 8),
+        conv_kernel=(20, 16, 4, 2),
+        conv_stride=(10, 8, 4, 2),
+    )
+    folder.mkdir()
+    hubert.save(folder)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve hums of a second: calm ones keep their pitch, lively ones do not."""
@@ -85,18 +101,7 @@ def test_a_finished_fit_is_not_done_again(
 def test_fitting_style_gives_a_tokenizer_and_its_figures(
     corpus: Path, pitch: Path, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    hubert = Hubert.new(
-        hidden=16,
-        layers=2,
-        heads=2,
-        ffn=16,
-        conv_dim=(8, 8, 8, 8),
-        conv_kernel=(20, 16, 4, 2),
-        conv_stride=(10, 8, 4, 2),
-    )
-    (tmp_path / "hubert").mkdir()
-    hubert.save(tmp_path / "hubert")
+    save_hubert(tmp_path / "hubert", layers=2)
     config = StyleConfig(
         corpus=corpus,
         heldout=corpus,
@@ -131,18 +136,7 @@ def test_styles_are_found_where_nobody_names_them_and_speakers_are_none(
         true.append(lively)
     path = tmp_path / "corpus.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    torch.manual_seed(0)
-    hubert = Hubert.new(
-        hidden=16,
-        layers=1,
-        heads=2,
-        ffn=16,
-        conv_dim=(8, 8, 8, 8),
-        conv_kernel=(20, 16, 4, 2),
-        conv_stride=(10, 8, 4, 2),
-    )
-    (tmp_path / "hubert").mkdir()
-    hubert.save(tmp_path / "hubert")
+    save_hubert(tmp_path / "hubert", layers=1)
     config = StyleConfig(
         corpus=path,
         heldout=path,
