@@ -94,7 +94,7 @@ class Question:
         if ways["temperature"] is None:
             ways["temperature"] = TEMPERATURE[self.task]
         # Shown speech is followed by text; so may be the answer, which ends there.
-        free = self._by_example == "speak" and not self.limits.min_seconds
+        free = self._ending is not None and not self.limits.min_seconds
         return {
             "allowed": Grammar.stream(vocab, "any" if free else self.want) if grammar else mask,
             "max_new": self.limits.max_tokens,
@@ -104,27 +104,28 @@ class Question:
         }
 
     @property
-    def _by_example(self) -> Task | None:
-        return None if self.examples is None else self.task
+    def _ending(self) -> Units | None:
+        """What ends speech by example; None of any other answer."""
+        if self.examples is None or self.task != "speak":
+            return None
+        return self.examples.ending
 
     def watch(self, ids: Ids) -> Watch:
         """What says where an answer to these ids ends."""
         written, vocab = text_at_end(self.codec.vocab, ids), self.codec.vocab
-        over = None
-        if self.examples is not None and self.task == "speak":
-            over = partial(has_ended, vocab=vocab, ending=self.examples.ending)
+        ending = self._ending
+        over = None if ending is None else partial(has_ended, vocab=vocab, ending=ending)
         return Watch(self.codec, self.limits, self._seconds, self._silence, written, over)
 
     def heard(self, new_ids: Iterator[int]) -> Iterator[int]:
         """The ids that are the answer: of speech by example, those up to where that ends."""
-        if self.examples is None or self.task != "speak":
-            return new_ids
-        return speech(new_ids, self.codec.vocab, self.examples.ending)
+        ending = self._ending
+        return new_ids if ending is None else speech(new_ids, self.codec.vocab, ending)
 
     def said(self, new_ids: Iterator[int], ids: Ids) -> Iterator[Segment]:
         """An answer to these ids as segments, no longer than it may be."""
         told = self._told(self.heard(new_ids), ids)
-        if self._by_example != "transcribe":
+        if self.examples is None or self.task != "transcribe":
             yield from told
         elif words := transcript("".join(s for s in told if isinstance(s, str))).strip():
             yield words
