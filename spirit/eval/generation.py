@@ -18,16 +18,16 @@ from jaxtyping import Float
 
 from spirit.audio import read_audio, write_audio
 from spirit.codec import Document, Segment
-from spirit.data.corpus import Utterance, read_corpus
+from spirit.data.corpus import Utterance
 from spirit.engine import ranks
 from spirit.eval import judges
 from spirit.eval.answers import Subject
 from spirit.eval.cepstra import cepstra, spoken_seconds
 from spirit.eval.compare import Values
 from spirit.eval.diversity import auto_bleu, self_bleu
-from spirit.eval.ledger import Result, answered, collect, mark
+from spirit.eval.ledger import Result, mark
 from spirit.eval.listen import normalize
-from spirit.eval.resynthesis import named
+from spirit.eval.recordings import ask, first, named
 from spirit.eval.tiny import identify
 from spirit.eval.verdict import Verdict, figures_of, of
 from spirit.lm.score import likelihood
@@ -92,9 +92,7 @@ def evaluate(
 
     Raises ValueError for a missing corpus or judge, or a model that cannot speak and has to.
     """
-    everyone = list(read_corpus(data))
-    items = everyone[: limit or None]
-    skipped = {"beyond --limit": len(everyone) - len(items)} if len(items) < len(everyone) else {}
+    items, skipped = first(data, limit)
     folder, weights = identify(model)
     where = str(ranks.device(device))
     settings = {
@@ -123,19 +121,16 @@ def evaluate(
     )
     subject = Subject(folder.resolve(), device, out / "recordings")
     subject.recordings.mkdir(parents=True, exist_ok=True)
-    kept, read_files = out / "answers.jsonl", dict[str, str]()
-    told = "-".join(str(value) for name, value in settings.items() if name != "limit")
-    found, faults = answered(
-        collect(
-            kept,
-            {item.id: item for item in items},
-            partial(answer, subject=subject, asked=asked),
-            origin=f"{weights}-{told}-{ROUNDS}",
-            jobs=jobs,
-            title="generation",
-            marks={u.id: mark((u.audio, u.text, u.words), read_files) for u in items},
-        ),
-        kept,
+    found, faults = ask(
+        out / "answers.jsonl",
+        items,
+        partial(answer, subject=subject, asked=asked),
+        lambda u: (u.audio, u.text, u.words),
+        model=weights,
+        settings=settings,
+        by=(ROUNDS,),
+        jobs=jobs,
+        title="generation",
     )
     for name, value in self_bleu({name: str(r["said"]) for name, r in found.items()}).items():
         found[name]["self_bleu"] = value

@@ -16,16 +16,17 @@ import numpy as np
 from jaxtyping import Float
 
 from spirit.audio import read_audio, write_audio
-from spirit.data.corpus import Utterance, read_corpus
+from spirit.data.corpus import Utterance
 from spirit.engine import ranks
 from spirit.eval import cepstra, judges
 from spirit.eval.answers import Subject
 from spirit.eval.compare import Values
 from spirit.eval.figures import rate_difference, word_errors
-from spirit.eval.ledger import Result, answered, collect, mark
+from spirit.eval.ledger import Result, mark
 from spirit.eval.listen import normalize
 from spirit.eval.prosody import follow, melody
-from spirit.eval.tiny import ALL, digest, identify
+from spirit.eval.recordings import ask, first, named
+from spirit.eval.tiny import identify
 from spirit.eval.verdict import Verdict, figures_of, of
 from spirit.units import SAMPLE_RATE
 
@@ -79,9 +80,7 @@ def evaluate(
 
     Raises ValueError for a missing corpus, voice or judge.
     """
-    everyone = list(read_corpus(data))
-    items = everyone[: limit or None]
-    skipped = {"beyond --limit": len(everyone) - len(items)} if len(items) < len(everyone) else {}
+    items, skipped = first(data, limit)
     folder, weights = identify(model)
     where = ranks.device(device)
     missing = {
@@ -109,20 +108,16 @@ def evaluate(
     }
     subject = Subject(folder.resolve(), device, out / "recordings")
     subject.recordings.mkdir(parents=True, exist_ok=True)
-    kept, read_files = out / "answers.jsonl", dict[str, str]()
-    asked_for = [value for name, value in settings.items() if name != "limit"]
-    told = "-".join(map(str, (*asked_for, *aligned)))
-    found, faults = answered(
-        collect(
-            kept,
-            {item.id: item for item in items},
-            partial(measure, subject=subject, asked=asked),
-            origin=f"{weights}-{told}-{ROUNDS}",
-            jobs=jobs,
-            title="resynth",
-            marks={u.id: mark((u.audio, u.text, u.speaker), read_files) for u in items},
-        ),
-        kept,
+    found, faults = ask(
+        out / "answers.jsonl",
+        items,
+        partial(measure, subject=subject, asked=asked),
+        lambda u: (u.audio, u.text, u.speaker),
+        model=weights,
+        settings=settings,
+        by=(*aligned, ROUNDS),
+        jobs=jobs,
+        title="resynth",
     )
     silent = sum("words" not in result for result in found.values())
     skipped |= faults | ({"without a text (of word errors only)": silent} if silent else {})
@@ -143,17 +138,6 @@ def evaluate(
     )
     verdict.save(out, values, found, COLUMNS)
     return verdict
-
-
-def named(path: Path | None) -> str:
-    """A judge by its name and what is in it; "" of none. Raises ValueError where it is missing."""
-    if path is None:
-        return ""
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; give that of a judge")
-    folder = path.is_dir()
-    told = digest(path, ALL) if folder else mark((path,), {})
-    return f"{path.name} {told[:12]}"
 
 
 def measure(utterance: Utterance, subject: Subject, asked: Asked) -> Result:
