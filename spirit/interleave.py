@@ -57,6 +57,16 @@ def draw_switches(
         spoken = not spoken
 
 
+def draw_switch(words: int, rng: np.random.Generator) -> Switches:
+    """Draw one place of all between `words` words, and which modality comes before it.
+
+    Raises ValueError for a single word, which has no such place.
+    """
+    if words < 2:
+        raise ValueError(f"a switch lies between two words; here is {words}")
+    return Switches(bool(rng.integers(2)), (int(rng.integers(1, words)),))
+
+
 def interleave(
     words: Sequence[Word], tracks: Tracks, switches: Switches, *, span_style: SpanStyle = "in-force"
 ) -> tuple[Segment, ...]:

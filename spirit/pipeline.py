@@ -1,6 +1,6 @@
 """A voice in, a voice out: the tokenizer, the language model and the vocoder as one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from spirit import bundle, config
 from spirit.answers import Limits, Until, cut
-from spirit.asking import Question, Truncate, text_at_end
+from spirit.asking import Question, Truncate, joined, text_at_end
 from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.formats import spiritlm_model
@@ -26,7 +26,7 @@ from spirit.lm.reader import Own, reader
 from spirit.lm.score import likelihood, score
 from spirit.lm.search import search
 from spirit.lm.weights import Precision
-from spirit.shots import Examples
+from spirit.shots import Examples, trained
 from spirit.speech.listening import Chunked, Listening
 from spirit.streaming import KNOWN, Wave, answer
 from spirit.tokenizer import Tokenizer
@@ -164,10 +164,10 @@ class Spirit:
                 f"{tokenizer.fingerprint}; put the right one there or correct spirit.toml"
             )
         model, vocab = llama.load(folder, weights.floating(dtype, where), tokenizer.vocab)
-        for trained in (vocab.fingerprint, card.vocabulary):
-            if trained and trained != tokenizer.vocab.fingerprint:
+        for made in (vocab.fingerprint, card.vocabulary):
+            if made and made != tokenizer.vocab.fingerprint:
                 raise ValueError(
-                    f"{folder} was trained with the vocabulary {trained} but its tokenizer {home} "
+                    f"{folder} was trained with the vocabulary {made} but its tokenizer {home} "
                     f"has {tokenizer.vocab.fingerprint}; use the tokenizer it was trained with"
                 )
         vocoder, speaker = _vocoder(folder / "vocoder", where)
@@ -269,6 +269,69 @@ class Spirit:
         text = " ".join(segment for segment in prompt if isinstance(segment, str))
         answers = self._drawn(question, [ids] * tries, seeds, settings)
         yield from max(answers, key=lambda answer: self._understood(answer, text))
+
+    def chain(
+        self,
+        prompt: Sequence[Segment],
+        want: Want = "any",
+        *,
+        streamed: bool = False,
+        temperature: float | None = None,
+        stop: Sequence[str] = (),
+        until: Sequence[Until] = (),
+        min_seconds: float = 0.0,
+        max_seconds: float = 20.0,
+        tries: int | None = None,
+        speaker: str | None = None,
+        style: str | int | None = None,
+        rate: float = 1.0,
+        pitch: float = 0.0,
+        look_ahead: float | None = None,
+        **drawing: Any,
+    ) -> Iterator[Segment | Wave]:
+        """Go on from a prompt by way of text: write down what is heard, go on in text, say that.
+
+        SpeechGPT's chain of modality (Zhang et al. 2023, section 3.2). A small model reads better
+        than it understands speech; how the prompt was said is lost on it. Yields the text, its
+        speech, or, for "any", both; `streamed`, also its sound, as `stream` does. Settings are
+        those of `generate` and `stream`; `temperature` and `stop` are those of the text. Raises
+        ValueError as `generate` does, and for a model that has no task "transcribe" or "speak".
+        """
+        if want != "text":
+            self._need("speak")
+            self.check_voice(speaker, style)
+        told = self.write_down(prompt, drawing.get("truncate"))
+        ends: list[Until] = [end for end in until if end == "sentence"]
+        ways = {"temperature": temperature, "stop": stop, "until": ends, **drawing}
+        answer = self.generate([told] if told else [], "text", **ways)
+        text = _in_words(answer)
+        if text and want != "speech":
+            yield text
+        if not text or want == "text":
+            return
+        saying: dict[str, Any] = {"speaker": speaker, "style": style, "rate": rate, **drawing}
+        saying |= {"until": [end for end in until if end != "sentence"]}
+        saying |= {"min_seconds": min_seconds, "max_seconds": max_seconds}
+        if streamed:
+            saying |= {"pitch": pitch, "look_ahead": look_ahead}
+            yield from self.stream([text], task="speak", **saying)
+        else:
+            yield from self.generate([text], task="speak", tries=tries, **saying)
+
+    def write_down(self, prompt: Sequence[Segment], truncate: Truncate | None = None) -> str:
+        """A prompt in words: what is spoken as the model transcribes it, between what is written.
+
+        Raises ValueError for speech that does not fit into the context, unless its end is to be
+        kept, and for a model that was not trained to transcribe.
+        """
+        told: list[str] = []
+        for segment in joined(prompt):
+            heard = [segment]
+            if isinstance(segment, Units):
+                self._need("transcribe")
+                heard = list(self.generate([segment], task="transcribe", truncate=truncate))
+            told.append(_in_words(heard))
+        return " ".join(told).strip()
 
     def stream(
         self,
@@ -494,6 +557,13 @@ class Spirit:
         frames = self.vocoder.durations(units, *voice, rate).sum()
         return float(frames) * self.vocoder.voice.generator.frame / SAMPLE_RATE
 
+    def _need(self, task: Task) -> None:
+        if not trained(self.tokenizer.vocab, task):
+            raise ValueError(
+                f"{self.tokenizer.name} was not trained to {task}, and going on by way of text "
+                "needs that; leave out the chain"
+            )
+
     def _voice(self) -> Vocoder:
         if self.vocoder is None:
             raise ValueError(self.mute)
@@ -506,6 +576,11 @@ class Spirit:
         if style in names:
             return names.index(style)
         raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
+
+
+def _in_words(segments: Iterable[Segment]) -> str:
+    """The text among segments, words with single spaces."""
+    return " ".join(" ".join(some for some in segments if isinstance(some, str)).split())
 
 
 def _vocoder(home: Path, device: torch.device) -> tuple[Vocoder | None, str | None]:

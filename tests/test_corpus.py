@@ -42,6 +42,8 @@ def run(out: Path, *args: str) -> subprocess.CompletedProcess[str]:
         "0",
         "--texts",
         "50",
+        "--written",
+        "70",
     ]
     return subprocess.run([*command, *args], capture_output=True, text=True, check=False)
 
@@ -105,8 +107,11 @@ def test_changed_copy_keeps_words_and_style(made: Path) -> None:
     lines = {line["id"]: line for line in read(made / "train.jsonl")}
     copies = [line for line in lines.values() if "augmented" in line]
     assert copies
-    for copy in copies:
-        original, speed = lines[copy["id"].removesuffix("-a")], copy["augmented"]["speed"]
+    further = read(made / "noisy.jsonl")
+    assert further
+    assert all(copy["id"].endswith("-n") for copy in further)
+    for copy in [*copies, *further]:
+        original, speed = lines[copy["id"][:-2]], copy["augmented"]["speed"]
         assert (copy["text"], copy["style"]) == (original["text"], original["style"])
         assert copy["seconds"] == pytest.approx(original["seconds"] / speed, abs=0.01)
         for word, before in zip(copy["words"], original["words"], strict=True):
@@ -118,9 +123,10 @@ def test_held_out_sentences_and_settings_stay_apart(made: Path) -> None:
     assert all(language.heldout(line["text"]) for line in read(made / "heldout.jsonl"))
     assert not any(language.heldout(line["text"]) for line in read(made / "train.jsonl"))
     assert {line["speaker"] for line in read(made / "heldout.jsonl")} == set(voices.VOICES)
-    written = (made / "text.txt").read_text().splitlines()
-    assert len(written) == 50
-    assert not any(language.heldout(text) for text in written)
+    text, written = ((made / f"{n}.txt").read_text().splitlines() for n in ("text", "written"))
+    assert (len(text), len(written)) == (50, 70)
+    assert not any(language.heldout(sentence) for sentence in text + written)
+    assert len(set(text + written)) > 110  # drawn apart from one another
 
 
 @pytest.mark.parametrize("style", voices.STYLES)
@@ -159,7 +165,9 @@ def test_word_in_doubt_is_not_guessed(scratch: Path) -> None:
 
 @needs_flite
 def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Path) -> None:
-    config = corpus.CorpusConfig(sentences=6, heldout=4, prompts=0, augment=0.9, texts=50, seed=5)
+    config = corpus.CorpusConfig(
+        sentences=6, heldout=4, prompts=0, augment=0.9, texts=50, written=70, seed=5
+    )
     out = tmp_path / "corpus"
     (out / "audio").mkdir(parents=True)
     voices.prepare(tmp_path)
@@ -167,7 +175,8 @@ def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Pat
     corpus.make_block(config, ("heldout", 0, 4), out, tmp_path, alone)  # then the power fails
     (out / "audio/.slt-000000.flac.1.partial").write_bytes(b"torn")
     corpus.build(config, out)
-    for name in ("train.jsonl", "heldout.jsonl", "text.txt", "corpus.json"):
+    texts = ("text.txt", "written.txt")
+    for name in ("train.jsonl", "heldout.jsonl", "noisy.jsonl", *texts, "corpus.json"):
         assert (out / name).read_bytes() == (made / name).read_bytes()
     names = sorted(path.name for path in (made / "audio").iterdir())
     assert names == sorted(path.name for path in (out / "audio").iterdir())
@@ -177,7 +186,7 @@ def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Pat
 
 @needs_flite
 def test_another_corpus_does_not_go_on_with_an_interrupted_one(tmp_path: Path) -> None:
-    config = corpus.CorpusConfig(sentences=0, heldout=0, prompts=0, texts=2, quiet=3)
+    config = corpus.CorpusConfig(sentences=0, heldout=0, prompts=0, texts=2, written=2, quiet=3)
     out = tmp_path / "corpus"
     commit.text(out / "parts/config.json", json.dumps(asdict(replace(config, seed=7))))
     with pytest.raises(ValueError, match="was begun as another corpus"):

@@ -128,10 +128,13 @@ def test_noise_and_sentences_have_figures_where_they_were_asked_for():
         "0": {"accepted": True, "near": True},
         "1": {"accepted": False, "near": True},
     }
+    parts["chained"] = {"0": {"accepted": True, "near": False}}
     figures = figures_of(parts)
     assert figures["heard.noise"].value == pytest.approx(8 / 20)
     assert figures["completed.text"].value == pytest.approx(1 / 2)
     assert figures["completed.speech"].value == 1
+    assert figures["chained.text"].value == 1
+    assert figures["chained.speech"].value == 0
     values = values_of(parts)
     assert values["heard.noise"]["a"] == (5.0, 10.0)
     assert values["completed.text"] == {"0": (1.0, 1.0), "1": (0.0, 1.0)}
@@ -317,6 +320,8 @@ def test_a_model_is_measured_and_an_interrupted_evaluation_goes_on(bundle, tmp_p
     assert report.figures["heard.noise"].count == 2
     assert report.figures["duration.styled"].value > 0
     assert report.figures["completed.text"].value == 0  # nor do they speak a language
+    assert report.figures["chained.text"].value == 0
+    assert report.figures["chained.speech"].count == 2
     assert report.words == {HUMAN: 5, "rms": 5, "slt": 5}
     assert "style" not in report.figures  # told apart by two recordings
     assert {path.suffix for path in (out / "recordings").iterdir()} == {".flac"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spirit.interleave import Switches, draw_switches, interleave
+from spirit.interleave import Switches, draw_switch, draw_switches, interleave
 from spirit.units import Kind, Units, Word
 from tests.drills import interleaving
 from tests.drills.interleaving import drill, faults
@@ -119,3 +119,12 @@ def test_what_the_loader_draws_is_what_the_recipe_says(tmp_path):
 def test_the_drill_notices_other_spans(tmp_path, monkeypatch):
     monkeypatch.setattr(interleaving, "SPEECH", (5, 16))  # what it expects, not what is drawn
     assert "lengths of speech spans" in faults(drill(tmp_path, 300, 30))
+
+
+def test_a_document_that_switches_once_does_so_anywhere_and_both_ways():
+    rng = np.random.default_rng(0)
+    drawn = Counter(draw_switch(4, rng) for _ in range(1_200))
+    assert set(drawn) == {Switches(first, (at,)) for first in (True, False) for at in (1, 2, 3)}
+    assert min(drawn.values()) > 140  # of 200 expected
+    with pytest.raises(ValueError, match="between two words; here is 1"):
+        draw_switch(1, rng)

@@ -648,4 +648,4 @@ def test_a_step_counts_the_flops_that_torch_counts(recipe):
 )
 def test_a_misspelt_key_is_named(key, match):
     with pytest.raises(ValueError, match=match):
-        settings.load(ROOT / "recipes" / "tiny" / "train.toml", LMRecipe, [key])
+        settings.load(ROOT / "recipes" / "tiny" / "lm1.toml", LMRecipe, [key])

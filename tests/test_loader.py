@@ -371,6 +371,35 @@ def test_only_rows_that_can_do_it_take_part(config, codec):
     }
 
 
+def test_interleaved_documents_that_switch_once_have_their_share(config, codec):
+    def switches(once: float) -> list[int]:
+        rows = Rows(replace(config, once=once), codec)
+        numbers = rows.documents.of("interleaved")
+        documents = rows.documents
+        return [
+            len(documents.document("interleaved", epoch, int(number)).segments) - 1
+            for epoch in range(8)
+            for number in numbers
+        ]
+
+    assert set(switches(1.0)) == {1}
+    plain, half = switches(0.0), switches(0.5)
+    assert max(plain) > 2
+    expected = 0.5 + 0.5 * plain.count(1) / len(plain)
+    assert half.count(1) / len(half) == pytest.approx(expected, abs=0.08)
+
+
+def test_what_is_only_heard_is_transcribed_and_nothing_else(config, codec):
+    every = Rows(config, codec).documents
+    some = Rows(replace(config, only_heard="7$"), codec).documents
+    copies = {number for number in range(80) if number % 10 == 7}
+    assert set(some.of("transcribe").tolist()) == set(every.of("transcribe").tolist()) >= copies
+    for source in set(SOURCES) - {"transcribe"}:
+        assert set(some.of(source).tolist()) == set(every.of(source).tolist()) - copies
+    with pytest.raises(ValueError, match="or all ids match only_heard = 'row'"):
+        Rows(replace(config, only_heard="row"), codec)
+
+
 def test_where_nobody_speaks_nothing_is_the_transcript(config, codec, tmp_path):
     rng = np.random.default_rng(1)
     rows = [make_row(number, rng) for number in (20, 1)]
@@ -457,6 +486,8 @@ def test_a_vocabulary_that_does_not_fit_the_shards_is_refused(config, codec):
         ({"speech": 1.5, "text": -0.5}, "none is negative"),
         ({"speech": 1.0, "row": 4}, "row must be at least 8"),
         ({"speech": 1.0, "excerpts": 1.5}, "excerpts is a share"),
+        ({"speech": 1.0, "once": -0.5}, "once is a share"),
+        ({"speech": 1.0, "only_heard": "("}, "is no regular expression"),
         ({"speech": 1.0, "window": 0}, "window must be at least 1"),
         ({"speech": 1.0, "workers": -1}, "workers must be at least 0"),
         ({"speech": 1.0, "fill": 1.5}, "fill is a share"),

@@ -60,10 +60,15 @@ def _even(cuts):
     return len(cuts) % 2 == 0
 
 
-@given(recordings(), st.sampled_from(["in-force", "slice"]), st.sampled_from([0.0, 0.8]))
+@given(
+    recordings(),
+    st.sampled_from(["in-force", "slice"]),
+    st.sampled_from([0.0, 0.8]),
+    st.sampled_from([0.0, 0.5]),
+)
 @settings(max_examples=40)
 def test_the_loader_writes_the_ids_of_the_codec(
-    tmp_path_factory, codec, rows, span_style, excerpts
+    tmp_path_factory, codec, rows, span_style, excerpts, once
 ):
     folder = tmp_path_factory.mktemp("data") / "units"
     write_shards(folder, rows, codec.vocab, tokenizer="feed", rows_per_part=2)
@@ -74,6 +79,7 @@ def test_the_loader_writes_the_ids_of_the_codec(
         speech_span=(1, 2),
         span_style=span_style,
         excerpts=excerpts,
+        once=once,
     )
     for number in range(3):
         for epoch in (0, 1):

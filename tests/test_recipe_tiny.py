@@ -24,7 +24,10 @@ STAGES = {
     "units": ("units.toml", UnitsFitConfig),
     "style": ("style.toml", StyleConfig),
     "tokenizer": ("tokenizer.toml", TokenizerConfig),
-    "lm": ("train.toml", LMRecipe),
+    "lm1": ("lm1.toml", LMRecipe),
+    "lm2": ("lm2.toml", LMRecipe),
+    "lm": ("lm.toml", LMRecipe),
+    "vocoder1": ("vocoder1.toml", VocoderRecipe),
     "vocoder": ("vocoder.toml", VocoderRecipe),
 }
 PRESETS = ("quick", "full", "smoke")

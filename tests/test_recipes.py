@@ -245,4 +245,4 @@ def test_another_rope_theta_is_as_if_the_text_model_had_it(home):
 
 def test_rope_theta_without_a_text_model_is_refused():
     with pytest.raises(ValueError, match=r"a new model has size\.rope_theta"):
-        load(RECIPES / "tiny/train.toml", LMRecipe, ["rope_theta=100000.0"])
+        load(RECIPES / "tiny/lm1.toml", LMRecipe, ["rope_theta=100000.0"])

@@ -2,7 +2,9 @@
 
     python recipes/tiny/corpus.py --out build/corpus --sentences 6000 --heldout 320
 
-writes `train.jsonl`, `heldout.jsonl`, `audio/*.flac` and `text.txt`, sentences that nobody speaks.
+writes `train.jsonl`, `heldout.jsonl`, `noisy.jsonl` (further copies of training recordings, which
+the language model alone reads), `audio/*.flac`, and two files of sentences that nobody speaks:
+`text.txt`, of which the tokenizer learns its pieces of words, and `written.txt`.
 Utterance i depends only on (seed, i).
 What is interrupted goes on where it was; a finished corpus is left alone.
 """
@@ -38,6 +40,7 @@ RATE = 16_000
 BLOCK = 50
 """Recordings that are made, and remembered as made, together."""
 
+MANIFESTS = ("train", "heldout", "noisy")
 OTHERS = ("allison", "nobody")
 """Whose recordings are not synthesized: the human voice's, and those in which nobody speaks."""
 
@@ -63,8 +66,13 @@ class CorpusConfig:
     """Changed copies of each training recording of the human voice, of which there are few."""
     prompted: float = 0.08
     """Share of the training sentences that are texts of the human voice's training prompts."""
+    noisy: float = 0.5
+    """Share of the synthetic training recordings that get a further changed copy, for the language
+    model: what the ears take for other units, it learns to read all the same."""
     texts: int = 40_000
-    """Further training sentences, written only: of these the model learns the language."""
+    """Further training sentences, written only: of these the tokenizer learns pieces of words."""
+    written: int = 200_000
+    """Yet further ones: of both the model learns the language."""
     seed: int = 0
 
 
@@ -78,6 +86,7 @@ class Job:
     style: str
     settings: voices.Settings
     change: augment.Change | None
+    noisy: augment.Change | None = None
 
 
 def plan(config: CorpusConfig, split: str, index: int) -> Job:
@@ -94,7 +103,10 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     settings = voices.draw_settings(voice, style, held, rng)
     changed = not held and rng.random() < config.augment
     change = augment.draw_change(rng) if changed else None
-    return Job(f"{voice}-{'h' if held else ''}{index:06d}", text, voice, style, settings, change)
+    name = f"{voice}-{'h' if held else ''}{index:06d}"
+    rng = random.Random(f"{config.seed} noisy {name}")
+    noisy = augment.draw_change(rng) if not held and rng.random() < config.noisy else None
+    return Job(name, text, voice, style, settings, change, noisy)
 
 
 def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
@@ -114,12 +126,15 @@ def prompted_texts() -> list[str]:
     return sorted(text for text in texts if not language.heldout(text))
 
 
-def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> list[Line]:
-    """Synthesize one utterance and its changed copy; no lines where its words are in doubt."""
+def make(
+    job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]
+) -> tuple[list[Line], list[Line]]:
+    """Synthesize one utterance and its changed copy, and the copy for the language model; no lines
+    where its words are in doubt."""
     wave, phones = voices.speak(job.text, job.voice, job.settings, scratch)
     words = voices.locate(job.text, phones, alone)
     if words is None:
-        return []
+        return [], []
     lines = [
         save(out, job.id, wave, job.text, words, job.voice, job.style)
         | {"settings": asdict(job.settings), "phones": [[p.name, p.start, p.stop] for p in phones]}
@@ -129,7 +144,8 @@ def make(job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]) -> lis
         settings = {name: round(value * speed, 4) for name, value in asdict(job.settings).items()}
         copied = copy(out, lines[0], wave, job.change, f"{job.id}-a")
         lines.append(copied | {"settings": settings})
-    return lines
+    noisy = [copy(out, lines[0], wave, job.noisy, f"{job.id}-n")] if job.noisy else []
+    return lines, noisy
 
 
 def copy(
@@ -234,22 +250,24 @@ def make_block(
 ) -> None:
     """Make the recordings of one block and write its lines, by split, as one part."""
     kind, start, stop = block
-    lines: dict[str, list[Line]] = {"train": [], "heldout": []}
+    lines: dict[str, list[Line]] = {name: [] for name in MANIFESTS}
     if kind == "human":
         aligner = prompts.Aligner(alone)
         for prompt in prompts.read_prompts()[start:stop]:
-            made = make_human(config, prompt, out, aligner)
-            lines["heldout" if prompt.heldout else "train"] += made
+            recordings = make_human(config, prompt, out, aligner)
+            lines["heldout" if prompt.heldout else "train"] += recordings
     elif kind == "quiet":
         lines["train"] += [make_quiet(config, index, out) for index in range(start, stop)]
     else:
         for index in range(start, stop):
-            lines[kind] += make(plan(config, kind, index), out, scratch, alone)
+            made, noisy = make(plan(config, kind, index), out, scratch, alone)
+            lines[kind] += made
+            lines["noisy"] += noisy
     commit.text(part(out, kind, start), json.dumps(lines))
 
 
 def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
-    """Make what is missing of the corpus, then its two manifests."""
+    """Make what is missing of the corpus, then its manifests and texts."""
     voices.require()
     begun, told = out / "parts" / "config.json", json.dumps(asdict(config))
     if begun.exists() and begun.read_text() != told:
@@ -285,14 +303,15 @@ def build(config: CorpusConfig, out: Path, workers: int = 2) -> None:
         finally:
             print(file=sys.stderr)
     parts = [json.loads(part(out, *block[:2]).read_text()) for block in blocks(config)]
-    for split in ("train", "heldout"):
+    for split in MANIFESTS:
         lines = [json.dumps(line) + "\n" for made in parts for line in made[split]]
         commit.text(out / f"{split}.jsonl", "".join(lines))
-    texts = (
-        sentence(random.Random(f"{config.seed} text {i}"), False, config.prompted)
-        for i in range(config.texts)
-    )
-    commit.text(out / "text.txt", "".join(f"{text}\n" for text in texts))
+    for name, count in (("text", config.texts), ("written", config.written)):
+        texts = (
+            sentence(random.Random(f"{config.seed} {name} {i}"), False, config.prompted)
+            for i in range(count)
+        )
+        commit.text(out / f"{name}.txt", "".join(f"{text}\n" for text in texts))
     commit.json_file(out / "corpus.json", asdict(config))
     shutil.rmtree(out / "parts")
     for partial in (out / "audio").glob(".*.partial"):

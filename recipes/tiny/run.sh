@@ -138,6 +138,22 @@ fit() {
     $verb "$recipe" "${sets[@]}" $(options "$name" "--set ")
 }
 
+# model NAME "STAGES BEFORE" RECIPE SHARDS TEXTS KEY=VALUE...
+model() {
+  local name=$1 before=$2 recipe=$3 shards=$4 texts=$5
+  shift 5
+  fit "$name" "$before" "$half" train "$recipe" tokenizer="$WORK/tokenizer" "$@" \
+    mixture.shards="[$shards]" mixture.texts="[$texts]" heldout="[\"$WORK/shards-heldout\"]" $on
+}
+
+# voice NAME "STAGES BEFORE" RECIPE KEY=VALUE...
+voice() {
+  local name=$1 before=$2 recipe=$3
+  shift 3
+  fit "$name" "$before" "$half" "fit vocoder" "$recipe" units="$WORK/shards-train" \
+    audio="$WORK/corpus" ears="$WORK/units" "$@" $on
+}
+
 # ------------------------------------------------------------------------------------------ stages
 
 main() {
@@ -191,19 +207,25 @@ main() {
   fit tokenizer style 1 "fit tokenizer" tokenizer.toml hubert="$WORK/units" units="$WORK/units" \
     pitch="$WORK/pitch" style="$WORK/style" texts="[\"$WORK/corpus/text.txt\"]" check="$heldout"
   await tokenizer
-  for part in train heldout; do
+  for part in train heldout noisy; do
     stage "shards-$part" tokenizer "" "$python" -m spirit tokenize "$WORK/corpus/$part.jsonl" \
       --tokenizer "$WORK/tokenizer" --out "$WORK/shards-$part" --workers "$cores" --device $DEVICE
   done
-  await shards-train shards-heldout
+  await shards-train shards-heldout shards-noisy
 
   # Side by side: two trainings with one thread each use two cores better than one with two.
   half=$(((cores + 1) / 2))
-  fit lm "shards-train shards-heldout" "$half" train train.toml tokenizer="$WORK/tokenizer" \
-    mixture.shards="[\"$WORK/shards-train\"]" mixture.texts="[\"$WORK/corpus/text.txt\"]" \
-    heldout="[\"$WORK/shards-heldout\"]" $on
-  fit vocoder shards-train "$half" "fit vocoder" vocoder.toml units="$WORK/shards-train" \
-    audio="$WORK/corpus" ears="$WORK/units" $on
+  local shards="\"$WORK/shards-train\"" texts="\"$WORK/corpus/text.txt\"" written
+  written="$texts, \"$WORK/corpus/written.txt\""
+  voice vocoder1 shards-train vocoder1.toml
+  model lm1 "shards-train shards-heldout" lm1.toml "$shards" "$texts"
+  await lm1
+  model lm2 lm1 lm2.toml "$shards" "$written" init="$WORK/lm1/model"
+  await lm2
+  model lm "lm2 shards-noisy" lm.toml "$shards, \"$WORK/shards-noisy\"" "$written" \
+    init="$WORK/lm2/model"
+  await vocoder1
+  voice vocoder vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
   await lm vocoder
 
   stage bundle "lm vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"

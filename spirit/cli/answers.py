@@ -36,6 +36,8 @@ class Request:
     """How ids are drawn and how they are said."""
     shown: Shown | None = None
     """Examples of the task."""
+    chain: bool = False
+    """Whether text comes between what is heard and what is said."""
 
     def report(self, segments: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         """Print the answer as JSON."""
@@ -74,7 +76,13 @@ def whole_answer(request: Request) -> None:
     speech: list[Any] = []
     said = 0
     settings["rate"] = said_so["rate"]  # the seconds are those that are heard
-    for segment in spirit.generate(prompt, **request.wish, **voice, **settings):
+    asked, told = {**request.wish, **voice, **settings}, {}
+    generate = spirit.generate
+    if request.chain:
+        del asked["task"], asked["examples"]
+        generate, told = spirit.chain, {"heard": spirit.write_down(prompt, asked["truncate"])}
+        prompt = [told["heard"]]
+    for segment in generate(prompt, **asked):
         if isinstance(segment, str):
             shown = _written(request, segment, answer)
         else:
@@ -91,15 +99,20 @@ def whole_answer(request: Request) -> None:
         _check_speech(request)
         click.echo(f"spirit: the answer holds no speech, {out} is not written", err=True)
     if request.as_json:
-        request.report(answer, said / SAMPLE_RATE)
+        request.report(answer, said / SAMPLE_RATE, **told)
     elif not answer:
         click.echo()
 
 
 def check_asked(request: Request, typed: Collection[str], tries: int | None) -> None:
     """Refuse, before any work, options that would change nothing."""
+    speaks = request.wish["task"] == "speak" or (request.chain and request.speaks)
+    if request.chain and request.wish["task"] != "continue":
+        raise ValueError(
+            f"--chain is for going on, and --task {request.wish['task']} does not; leave one out"
+        )
     if tries is not None and tries > 1:
-        if request.wish["task"] != "speak":
+        if not speaks:
             raise ValueError(
                 "--tries is for --task speak, whose answers are compared; leave it out"
             )
@@ -151,7 +164,15 @@ def stream_answer(request: Request, play: bool, look_ahead: float | None) -> Non
     prompt = [part if isinstance(part, str) else part.finish().merge() for part in prompt]
     answer: list[dict[str, Any]] = []
     said, start, first = 0, 0.0, None
-    for piece in spirit.stream(prompt, **request.wish, look_ahead=look_ahead, **settings):
+    if request.chain:
+        told = {"heard": spirit.write_down(prompt, settings["truncate"])}
+        del settings["examples"]
+        asked = {"want": request.wish["want"], "streamed": True, "look_ahead": look_ahead}
+        pieces = spirit.chain([told["heard"]], **asked, **settings)
+    else:
+        told = {}
+        pieces = spirit.stream(prompt, **request.wish, look_ahead=look_ahead, **settings)
+    for piece in pieces:
         if isinstance(piece, str):
             shown = _written(request, piece, answer)
         elif isinstance(piece, Units):
@@ -177,7 +198,7 @@ def stream_answer(request: Request, play: bool, look_ahead: float | None) -> Non
         click.echo("spirit: the answer holds no speech, none is written", err=True)
     if request.as_json:
         times = {"first_audio_seconds": first and round(first, 4), "all_seconds": round(whole, 4)}
-        request.report(answer, said / SAMPLE_RATE, **times)
+        request.report(answer, said / SAMPLE_RATE, **told, **times)
 
 
 def _heard(request: Request, spirit: Any) -> Iterator[Any]:

@@ -64,6 +64,11 @@ def prosody_options(function: Callable[..., None]) -> Callable[..., None]:
 )
 @shot_options
 @click.option(
+    "--chain",
+    is_flag=True,
+    help="Go on by way of text: write down what is heard, go on in text, say that.",
+)
+@click.option(
     "--out",
     type=PATH,
     metavar="FILE",
@@ -140,6 +145,7 @@ def generate(
     shot: tuple[str, ...],
     shots: Path | None,
     shot_stop: str | None,
+    chain: bool,
     **settings: Any,
 ) -> None:
     """Answer a prompt of text and speech.
@@ -147,6 +153,7 @@ def generate(
     --prompt-text and --prompt-audio may repeat and mix; their order is the order of the prompt,
     which is not repeated in the answer. Where speech may come, --out has to say where it goes. A
     model that was not trained for a --task, such as the released ones, is shown it by --shot.
+    With --chain a small model makes more sense: it reads better than it understands speech.
     """
     if not all(map(str.strip, prompt_text)):
         raise ValueError("--prompt-text is empty; leave it out to let the model begin by itself")
@@ -164,6 +171,7 @@ def generate(
         dtype,
         settings,
         Shown.read(shot, shots, shot_stop, task),
+        chain,
     )
     check_asked(request, ctx.meta["order"], tries)
     if stream or play:

@@ -1,6 +1,7 @@
 """Documents for training: what a source offers, in which order, and each document drawn anew."""
 
 import hashlib
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -16,7 +17,15 @@ from spirit.data.order import Numbers, Order, draw_rng
 from spirit.data.shards import HELD, Row, read_shards
 from spirit.data.spoken import Spoken
 from spirit.data.texts import Texts
-from spirit.interleave import SpanStyle, Switches, cut, draw_switches, excerpt, interleave
+from spirit.interleave import (
+    SpanStyle,
+    Switches,
+    cut,
+    draw_switch,
+    draw_switches,
+    excerpt,
+    interleave,
+)
 from spirit.units import Units
 
 __all__ = ["SOURCES", "Documents", "Source", "draw_rng", "read_lines"]
@@ -42,6 +51,8 @@ class Documents:
         text_span: tuple[int, int] = (10, 30),
         speech_span: tuple[int, int] = (5, 15),
         opening: tuple[int, int] | None = None,
+        once: float = 0.0,
+        only_heard: str = "",
         span_style: SpanStyle = "in-force",
         excerpts: float = 0.0,
         seed: int = 0,
@@ -54,6 +65,8 @@ class Documents:
         self._ends = list(accumulate((len(shards) for shards in self._shards), initial=0))
         self._own_texts = own_texts
         self._spans = (text_span, speech_span, opening)
+        self._once = once
+        self._only_heard = re.compile(only_heard) if only_heard else None
         self._span_style: SpanStyle = span_style
         self._excerpts = excerpts
         self._seed = seed
@@ -105,9 +118,11 @@ class Documents:
         sizes = [int(np.count_nonzero(rows)) for rows in able] + written
         if not sum(sizes):
             lack = {"interleaved": "word times; run `spirit align`", "speech": "rows"}
+            heard = self._only_heard.pattern if self._only_heard else ""
+            left = f", or all ids match only_heard = {heard!r}" if heard else ""
             raise ValueError(
                 f"the mixture wants {source}, but nothing in {self._folders} has "
-                f"{lack.get(source, 'text')}"
+                f"{lack.get(source, 'text')}{left}"
             )
         whole = all(len(shards.sizes) <= HELD for shards in self._shards)
         if source == "text":
@@ -125,6 +140,9 @@ class Documents:
             found = (lengths > 0) | wordless  # where nobody speaks, nothing is the transcript
         else:
             found = lengths > 0  # of nothing there is no speech
+        if self._only_heard and source != "transcribe":
+            ids = self._shards[folder].ids(part)
+            found &= ~np.array([bool(self._only_heard.search(name)) for name in ids], bool)
         return found
 
     def id_of(self, number: int) -> str:
@@ -218,6 +236,9 @@ class Documents:
     def _switches(self, epoch: int, name: str, words: int) -> Switches:
         text, speech, opening = self._spans
         rng = draw_rng(self._seed, "interleave", epoch, name)
+        # Without `once` nothing is drawn for it: older recipes keep their documents.
+        if self._once and rng.random() < self._once:
+            return draw_switch(words, rng)
         return draw_switches(words, rng, text=text, speech=speech, opening=opening)
 
     def _words_and_sound(self, source: Source, epoch: int, row: Row) -> tuple[str, Units]:

@@ -89,6 +89,8 @@ class Rows:
             text_span=config.text_span,
             speech_span=config.speech_span,
             opening=config.opening,
+            once=config.once,
+            only_heard=config.only_heard,
             span_style=config.span_style,
             excerpts=config.excerpts,
             seed=config.seed,

@@ -1,5 +1,6 @@
 """The recipe of what a model reads."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,9 @@ class MixtureConfig:
     opening: tuple[int, int] | None = None
     """Words in the first span of an interleaved document, where spans of another length than the
     later ones are to begin it: as long as prompts will be."""
+    once: float = 0.0
+    """Share of the interleaved documents that change once only, anywhere: what is begun in one
+    modality is carried to its end in the other, as when a prompt is answered."""
     span_style: SpanStyle = "in-force"
     """How a span of speech in an interleaved document begins: "in-force", with the style, pitch and
     unit in force there; "slice", as a bare slice of the recording's units (as the released models
@@ -43,6 +47,9 @@ class MixtureConfig:
     """Share of the transcribe and speak documents that are a few words of an utterance instead of
     all of it, where word times are known: of short ones a new model learns which sound is which
     letter, long before it would of whole sentences."""
+    only_heard: str = ""
+    """Regular expression; rows whose id matches (copies with noise, say) are transcribed and no
+    more, so that nothing learns to speak like them."""
     answer_only: bool = False
     """Whether transcribe and speak documents are trained on their answer alone."""
     row: int = 1_024
@@ -66,10 +73,15 @@ class MixtureConfig:
         if min(shares) < 0 or not 0.99 <= sum(shares) <= 1.01:
             listed = ", ".join(f"{s} {share:g}" for s, share in zip(SOURCES, shares, strict=True))
             raise ValueError(f"the shares of a mixture sum to 1 and none is negative, not {listed}")
-        if not 0 <= self.excerpts <= 1:
-            raise ValueError(f"excerpts is a share between 0 and 1, not {self.excerpts:g}")
-        if not 0 <= self.fill <= 1:
-            raise ValueError(f"fill is a share between 0 and 1, not {self.fill:g}")
+        for name in ("excerpts", "once", "fill"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share between 0 and 1, not {getattr(self, name):g}")
+        try:
+            re.compile(self.only_heard)
+        except re.error as error:
+            raise ValueError(
+                f"only_heard = {self.only_heard!r} is no regular expression ({error})"
+            ) from None
         for span in (self.text_span, self.speech_span, self.opening or (1, 1)):
             if not 1 <= span[0] <= span[1]:
                 raise ValueError(f"a span is two numbers of words, least and most, not {span}")

@@ -191,6 +191,17 @@ def read_index(
     return counts.to_numpy(), lengths, speechless.to_numpy() & (lengths == 0)
 
 
+def read_ids(path: Path) -> list[str]:
+    """The ids of the rows of a part."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        found: list[str] = parquet.read_table(path, columns=["id"]).column("id").to_pylist()
+    except (ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+    return found
+
+
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})")
 

@@ -25,6 +25,7 @@ from spirit.data.parts import (
     Row,
     part_bytes,
     part_name,
+    read_ids,
     read_index,
     read_note,
 )
@@ -223,6 +224,10 @@ class Shards(Sequence[Row]):
     def facts(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """What `read_index` says of each part."""
         return [read_index(path) for path in self._paths]
+
+    def ids(self, part: int) -> list[str]:
+        """The ids of the rows of a part."""
+        return read_ids(self._paths[part])
 
     @property
     def word_counts(self) -> Int[np.ndarray, " rows"]:

@@ -173,20 +173,39 @@ def completed(prompt: Prompt, subject: Subject, tongue: Tongue) -> Result:
     Speech is heard with the trigram of the language; it is `near` where a change of no more than a
     fifth of its words makes a sentence of it.
     """
-    spirit, sentences = subject.load(), language.load(tongue.module)
+    spirit = subject.load()
     start = beginning(spirit, prompt)
     written = spirit.generate(start, want="text", seed=prompt.number)
-    told = " ".join(" ".join(s for s in written if isinstance(s, str)).split())
-    wave = _speech(spirit, list(spirit.generate(start, want="speech", seed=prompt.number)))
-    write_audio(subject.recordings / f"completed-{prompt.number:03d}.flac", wave)
+    said = spirit.generate(start, want="speech", seed=prompt.number)
+    recording = subject.recordings / f"completed-{prompt.number:03d}.flac"
+    return _judged(prompt, spirit, [*written, *said], tongue, recording)
+
+
+def chained(prompt: Prompt, subject: Subject, tongue: Tongue) -> Result:
+    """The same of what the model says by way of text (`--chain`), and what it took for the
+    beginning."""
+    spirit = subject.load()
+    told = spirit.write_down(beginning(spirit, prompt))
+    answer = [s for s in spirit.chain([told], seed=prompt.number) if not isinstance(s, np.ndarray)]
+    recording = subject.recordings / f"chained-{prompt.number:03d}.flac"
+    return {"told": told, **_judged(prompt, spirit, answer, tongue, recording)}
+
+
+def _judged(
+    prompt: Prompt, spirit: Spirit, answer: list[Segment], tongue: Tongue, recording: Path
+) -> Result:
+    sentences = language.load(tongue.module)
+    text = " ".join(" ".join(s for s in answer if isinstance(s, str)).split())
+    wave = _speech(spirit, answer)
+    write_audio(recording, wave)
     heard = listener(tongue.trigram)(wave)
     said = f"{prompt.text} {heard}".strip()
     edits = sentences.edits(said)
     return {
         "prompt": prompt.text,
         "spoken": prompt.spoken,
-        "text": told,
-        "accepted": sentences.accepts(f"{prompt.text} {told}".strip()),
+        "text": text,
+        "accepted": sentences.accepts(f"{prompt.text} {text}".strip()),
         "speech": len(wave) / SAMPLE_RATE,
         "heard": heard,
         "edits": edits,

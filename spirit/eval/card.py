@@ -184,7 +184,8 @@ and what the model made of it, in turn; chance is to guess the most frequent. A 
 by `--task speak --speaker`; styles are those that flite's settings were drawn for."""
 COMPLETED = """Sentences of the language are what `recipes/tiny/language.py --accepts` accepts, the
 beginning included; speech is heard by pocketsphinx with a trigram of 20,000 sentences of the
-language, and counts where a change of a fifth of its words makes a sentence of it."""
+language, and counts where a change of a fifth of its words makes a sentence of it. By way of text
+(`--chain`), the model writes down the beginning as it hears it, goes on in text, and says that."""
 
 LIMITS = """## What it cannot do
 

@@ -86,9 +86,10 @@ def _others(found: Mapping[str, Part]) -> dict[str, dict[str, Ratio]]:
             for item, (ours, theirs) in values[ratio].items()
         }
     values |= _told_apart(again, spoken)
-    for name, key in (("completed.text", "accepted"), ("completed.speech", "near")):
-        part = found.get("completed", {})
-        values[name] = {item: (float(entry[key]), 1.0) for item, entry in part.items()}
+    for way in ("completed", "chained"):
+        for side, key in (("text", "accepted"), ("speech", "near")):
+            part = found.get(way, {})
+            values[f"{way}.{side}"] = {item: (float(e[key]), 1.0) for item, e in part.items()}
     values["any.both"] = {name: (float(_both(e)), 1.0) for name, e in found["any"].items()}
     return values
 

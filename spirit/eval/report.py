@@ -86,6 +86,8 @@ NEEDS = {
     "style": "needs five recordings of each style",
     "completed.text": "needs --language",
     "completed.speech": "needs --language",
+    "chained.text": "needs --language",
+    "chained.speech": "needs --language",
 }
 """What figures need that are not always there."""
 
@@ -114,6 +116,8 @@ TITLES = {
     "style.chance": "styles, by guessing the most frequent",
     "completed.text": "**a spoken beginning continued in text: sentences of the language**",
     "completed.speech": "**continued in speech: heard within 20 % of the words of a sentence**",
+    "chained.text": "**continued by way of text (`--chain`), in text: sentences of the language**",
+    "chained.speech": "**by way of text, in speech: heard within 20 % of the words of a sentence**",
     "any.both": "**`--want any`: answers with both text and speech**",
 }
 
