@@ -57,3 +57,22 @@ def test_what_cannot_be_compared_is_told(tmp_path):
     (tmp_path / "b" / "values.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be used"):
         compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_what_two_judges_say_is_not_compared(tmp_path):
+    values = {"wer": {"i": (1.0, 2.0)}, "rate": {"i": (1.0, 1.0)}}
+    save_values(tmp_path / "a", "resynth", values, {"wer": "pocketsphinx"})
+    save_values(tmp_path / "b", "resynth", values, {"wer": "whisper 1234"})
+    save_values(tmp_path / "old", "resynth", values)
+    said = CliRunner().invoke(main, ["eval", "compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert said.exit_code == 0, said.output
+    assert "| resynth | rate |" in said.stdout
+    assert "wer" not in said.stdout
+    told = "Judged by pocketsphinx and by whisper 1234, not compared: resynth: wer."
+    assert told in said.stderr
+    assert len(compare(tmp_path / "a", tmp_path / "a")) == 2
+    assert len(compare(tmp_path / "a", tmp_path / "old")) == 2  # it does not say who judged
+    for name, judge in (("a", "one"), ("b", "another")):
+        save_values(tmp_path / name, "stsp", {"accuracy": {"i": (1.0, 1.0)}}, {"accuracy": judge})
+    with pytest.raises(ValueError, match="that the same judge has judged"):
+        compare(tmp_path / "a", tmp_path / "b")

@@ -150,7 +150,10 @@ def evaluate(
     )
     # What a model thinks of its own text cannot be set beside what another thinks of its.
     compared = {n: v for n, v in values.items() if lm is not None or n != "log_perplexity"}
-    verdict.save(out, compared, found, COLUMNS)
+    judged = {"toxicity": ["toxicity"], "mos": ["mos"], "lm": ["log_perplexity"]}
+    if want != "text":
+        judged["recognizer"] = ["self_bleu", "auto_bleu", "empty", "words", "rate"]
+    verdict.save(out, compared, found, COLUMNS, judged)
     return verdict
 
 

@@ -136,7 +136,8 @@ def evaluate(
         skipped,
         missing,
     )
-    verdict.save(out, values, found, COLUMNS)
+    judged = {"recognizer": ("wer", "wer.original"), "mos": ("mos", "mos.original")}
+    verdict.save(out, values, found, COLUMNS, judged)
     return verdict
 
 

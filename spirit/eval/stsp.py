@@ -116,7 +116,8 @@ def evaluate(
     )
     commit.json_file(out / "figures.json", asdict(verdict))
     values = {name: (float(value), 1.0) for name, value in right.items()}
-    save_values(out, f"stsp {manifest.stem} {direction} {shots} shots", {"accuracy": values})
+    suite = f"stsp {manifest.stem} {direction} {shots} shots"
+    save_values(out, suite, {"accuracy": values}, {"accuracy": judge_name})
     return verdict
 
 

@@ -4,7 +4,7 @@ that is needed to judge again."""
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,19 @@ class Verdict:
     """Figures that were not taken: name to why."""
 
     def save(
-        self, out: Path, values: Values, items: Mapping[str, Result], columns: Sequence[str]
+        self,
+        out: Path,
+        values: Values,
+        items: Mapping[str, Result],
+        columns: Sequence[str],
+        judges: Mapping[str, Iterable[str]],
     ) -> None:
-        """Write `figures.json`, `values.json` for comparisons and `items.csv` into `out`."""
+        """Write `figures.json`, `values.json` for comparisons and `items.csv` into `out`; `judges`
+        are those in the settings, with the figures that they judge."""
         commit.json_file(out / "figures.json", asdict(self))
-        save_values(out, self.suite, values)
+        named = {figure: self.settings[judge] for judge, some in judges.items() for figure in some}
+        known = {figure: named[figure] for figure in values if named.get(figure)}
+        save_values(out, self.suite, values, known)
         stream = io.StringIO()
         table = csv.DictWriter(
             stream, ["item", *columns], restval="", extrasaction="ignore", lineterminator="\n"
