@@ -123,7 +123,8 @@ def _change(figure: Figure, factor: float, digits: int, unit: str) -> str:
 
 def synthesize(count: int, out: Path) -> list[Utterance]:
     """Held-out sentences of the recipe's language in its voices."""
-    counts = {"heldout": count, "sentences": 0, "prompts": 0, "quiet": 0, "texts": 0, "seed": SEED}
+    none = dict.fromkeys(("sentences", "prompts", "quiet", "texts", "written"), 0)
+    counts = {"heldout": count, **none, "seed": SEED}
     asked = [word for name, value in counts.items() for word in (f"--{name}", str(value))]
     script = ROOT / "recipes" / "tiny" / "corpus.py"
     subprocess.run([sys.executable, script, "--out", out, *asked], check=True, stdout=sys.stderr)

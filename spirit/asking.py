@@ -1,6 +1,6 @@
 """A question put to a model: its prompt as ids, what may be answered, the answer as segments."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -164,6 +164,11 @@ def joined(prompt: Sequence[Segment]) -> list[Segment]:
         else:
             together.append(segment)
     return together
+
+
+def in_words(segments: Iterable[Segment]) -> str:
+    """The text among segments, its words with single spaces."""
+    return " ".join(" ".join(some for some in segments if isinstance(some, str)).split())
 
 
 def text_at_end(vocab: Vocab, ids: Int[np.ndarray, " tokens"]) -> list[int]:

@@ -3,7 +3,7 @@
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from spirit.audio import read_audio, write_audio
 from spirit.codec import Segment
 from spirit.pipeline import Spirit, find
 from spirit.units import SAMPLE_RATE, Kind, Track, Tracks
-from spirit.vocab import Want
 
 INK, PAPER, FAINT = "#22303c", "#ffffff", "#8a97a3"
 ROOMS = {"asked": "#e8eef4", "text": "#fdf1d3", "speech": PAPER}
@@ -223,7 +222,7 @@ def _cells(track: Track) -> Iterator[tuple[float, float, int]]:
 
 
 SPOKEN, WRITTEN = Path("demo/prompt.flac"), "the weather in paris is"
-SAID = "at the sound of the tone the time will be exactly"
+SAID = "she plays hockey"
 """What is said in that recording (demo/README.md)."""
 
 
@@ -237,18 +236,19 @@ def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
     words = "".join(s for s in spirit.generate([heard], task="transcribe") if isinstance(s, str))
     print(f"spoken    {SPOKEN}: {SAID}")
     print(f"heard     {words}")
-    blocks = [Block("asked", "you said", words), *_answer(spirit, heard, "any")]
+    blocks = [Block("asked", "you said", words), *_shown(spirit, spirit.chain([heard]))]
     print(f"read      {WRITTEN}")
-    blocks += [Block("asked", "you wrote", WRITTEN), *_answer(spirit, WRITTEN, "speech")]
+    # A whole sentence may be answered by a breath, which would show nothing.
+    answer = spirit.generate([WRITTEN], want="speech", min_seconds=1.0)
+    blocks += [Block("asked", "you wrote", WRITTEN), *_shown(spirit, answer)]
     write_audio(out / "reply.wav", np.concatenate([block.wave for block in blocks]))
     with commit.file(out / "reply.png") as partial:
         picture(partial, blocks, f"{find(folder).name} hears, reads, writes and speaks")
     print(f"written   {out / 'reply.wav'}, {out / 'reply.png'}")
 
 
-def _answer(spirit: Spirit, prompt: Segment, want: Want) -> Iterator[Block]:
-    # A whole sentence may be answered by a breath, which would show nothing.
-    for segment in spirit.generate([prompt], want=want, min_seconds=1.0):
+def _shown(spirit: Spirit, answer: Iterable[Segment]) -> Iterator[Block]:
+    for segment in answer:
         if isinstance(segment, str):
             print(f"answered  {segment.strip()}")
             yield Block("text", "it writes", segment.strip())

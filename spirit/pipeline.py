@@ -1,6 +1,6 @@
 """A voice in, a voice out: the tokenizer, the language model and the vocoder as one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from spirit import bundle, config
 from spirit.answers import Limits, Until, cut
-from spirit.asking import Question, Truncate, joined, text_at_end
+from spirit.asking import Question, Truncate, in_words, joined, text_at_end
 from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.formats import spiritlm_model
@@ -275,63 +275,90 @@ class Spirit:
         prompt: Sequence[Segment],
         want: Want = "any",
         *,
-        streamed: bool = False,
-        temperature: float | None = None,
-        stop: Sequence[str] = (),
-        until: Sequence[Until] = (),
-        min_seconds: float = 0.0,
-        max_seconds: float = 20.0,
         tries: int | None = None,
+        speaker: str | None = None,
+        style: str | int | None = None,
+        rate: float = 1.0,
+        **settings: Any,
+    ) -> Iterator[Segment]:
+        """Go on from a prompt by way of text: write down what is heard, go on in text, say that.
+
+        SpeechGPT's chain of modality (Zhang et al. 2023, section 3.2). A small model reads better
+        than it understands speech; how the prompt was said is lost on it, and where nothing is
+        heard it begins by itself. Yields the text, its speech, or, for "any", both. `settings` are
+        those of `generate`: `stop` and "sentence" end the text, seconds and "silence" the speech.
+        Raises ValueError as `generate` does, and for a model without the tasks that this takes.
+        """
+        voice: dict[str, Any] = {"speaker": speaker, "style": style, "rate": rate}
+        if want != "text" and (speaker or style is not None):
+            self.check_voice(speaker, style)
+        for told, saying in self._by_text(prompt, want, settings):
+            if saying is None:
+                yield told
+            else:
+                yield from self.generate([told], task="speak", tries=tries, **saying, **voice)
+
+    def stream_chain(
+        self,
+        prompt: Sequence[Segment],
+        want: Want = "any",
+        *,
         speaker: str | None = None,
         style: str | int | None = None,
         rate: float = 1.0,
         pitch: float = 0.0,
         look_ahead: float | None = None,
-        **drawing: Any,
+        **settings: Any,
     ) -> Iterator[Segment | Wave]:
-        """Go on from a prompt by way of text: write down what is heard, go on in text, say that.
+        """What `chain` yields of one try, and its sound as `stream` does."""
+        voice: dict[str, Any] = {"speaker": speaker, "style": style, "rate": rate, "pitch": pitch}
+        voice["look_ahead"] = look_ahead
+        self.check_voice(speaker, style)
+        vocoder, kinds = self._voice(), self.tokenizer.vocab.kinds
+        who, number = speaker or vocoder.speakers[0], self._style(style)
+        # What cannot be said is refused before anything is generated.
+        vocoder.stream(who, number, rate, pitch, look_ahead=look_ahead, kinds=kinds)
+        for told, saying in self._by_text(prompt, want, settings):
+            if saying is None:
+                yield told
+            else:
+                yield from self.stream([told], task="speak", **saying, **voice)
 
-        SpeechGPT's chain of modality (Zhang et al. 2023, section 3.2). A small model reads better
-        than it understands speech; how the prompt was said is lost on it. Yields the text, its
-        speech, or, for "any", both; `streamed`, also its sound, as `stream` does. Settings are
-        those of `generate` and `stream`; `temperature` and `stop` are those of the text. Raises
-        ValueError as `generate` does, and for a model that has no task "transcribe" or "speak".
-        """
+    def _by_text(
+        self, prompt: Sequence[Segment], want: Want, settings: dict[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any] | None]]:
+        """The text to give, with None, and the text to say, with how."""
+        bounds = _limits({name: settings[name] for name in _BOUNDS if name in settings})
+        # What ends the text of an answer in speech is no end of speech.
+        bounds.check("any" if want == "speech" else want)
         if want != "text":
             self._need("speak")
-            self.check_voice(speaker, style)
-        told = self.write_down(prompt, drawing.get("truncate"))
-        ends: list[Until] = [end for end in until if end == "sentence"]
-        ways = {"temperature": temperature, "stop": stop, "until": ends, **drawing}
-        answer = self.generate([told] if told else [], "text", **ways)
-        text = _in_words(answer)
+        told = self.write_down(prompt, settings.get("truncate"))
+        drawing = {name: value for name, value in settings.items() if name not in _BOUNDS}
+        drawing["max_tokens"] = bounds.max_tokens
+        ends: dict[str, Any] = {"stop": bounds.stop, "until": _only(bounds, "sentence")}
+        answer = self.generate([told] if told else [], "text", **ends, **drawing)
+        text = "".join(segment for segment in answer if isinstance(segment, str))
         if text and want != "speech":
-            yield text
-        if not text or want == "text":
-            return
-        saying: dict[str, Any] = {"speaker": speaker, "style": style, "rate": rate, **drawing}
-        saying |= {"until": [end for end in until if end != "sentence"]}
-        saying |= {"min_seconds": min_seconds, "max_seconds": max_seconds}
-        if streamed:
-            saying |= {"pitch": pitch, "look_ahead": look_ahead}
-            yield from self.stream([text], task="speak", **saying)
-        else:
-            yield from self.generate([text], task="speak", tries=tries, **saying)
+            yield text, None
+        if text.strip() and want != "text":
+            ends = {"until": _only(bounds, "silence"), "max_seconds": bounds.max_seconds}
+            yield text.strip(), {**ends, "min_seconds": bounds.min_seconds, **drawing}
 
     def write_down(self, prompt: Sequence[Segment], truncate: Truncate | None = None) -> str:
-        """A prompt in words: what is spoken as the model transcribes it, between what is written.
+        """A prompt in words: what is written as it stands, what is spoken as it is transcribed.
 
         Raises ValueError for speech that does not fit into the context, unless its end is to be
         kept, and for a model that was not trained to transcribe.
         """
         told: list[str] = []
         for segment in joined(prompt):
-            heard = [segment]
             if isinstance(segment, Units):
                 self._need("transcribe")
-                heard = list(self.generate([segment], task="transcribe", truncate=truncate))
-            told.append(_in_words(heard))
-        return " ".join(told).strip()
+                heard = self.generate([segment], task="transcribe", truncate=truncate)
+                segment = in_words(heard)
+            told.append(segment)
+        return " ".join(filter(None, told))
 
     def stream(
         self,
@@ -578,9 +605,12 @@ class Spirit:
         raise ValueError(f"no style {style!r}; this model has {', '.join(names) or 'none'}")
 
 
-def _in_words(segments: Iterable[Segment]) -> str:
-    """The text among segments, words with single spaces."""
-    return " ".join(" ".join(some for some in segments if isinstance(some, str)).split())
+_BOUNDS = ("max_tokens", "min_seconds", "max_seconds", "stop", "until")
+
+
+def _only(bounds: Limits, end: Until) -> tuple[Until, ...]:
+    """This end, if the limits name it."""
+    return tuple(one for one in bounds.until if one == end)
 
 
 def _vocoder(home: Path, device: torch.device) -> tuple[Vocoder | None, str | None]:

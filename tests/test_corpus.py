@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -198,6 +199,32 @@ def test_another_corpus_does_not_go_on_with_an_interrupted_one(tmp_path: Path) -
         ("", "zxx", "nobody")
     ] * 3
     assert not (out / "parts").exists()
+
+
+def test_changed_copies_and_nothing_else_are_left_out_by_the_recipes() -> None:
+    with (TINY / "lm.toml").open("rb") as heard, (TINY / "vocoder.toml").open("rb") as voice:
+        only_heard = tomllib.load(heard)["mixture"]["only_heard"]
+        without = tomllib.load(voice)["without"]
+    clean = [prompt.id for prompt in prompts.read_prompts(sounds=None)] + ["slt-000017"]
+    for pattern in (only_heard, without):
+        assert not [name for name in clean if re.search(pattern, name)]
+        assert re.search(pattern, "slt-000017-a")
+        assert re.search(pattern, f"{clean[0]}-a2")
+    assert re.search(only_heard, "slt-000017-n")
+    assert re.search(without, "quiet-000003")
+
+
+@needs_flite
+def test_a_corpus_from_before_further_copies_is_left_alone(tmp_path: Path) -> None:
+    small = ("--sentences", "0", "--heldout", "0", "--quiet", "1", "--noisy", "0")
+    assert run(tmp_path, *small, "--written", "0").returncode == 0
+    made = tmp_path / "corpus.json"
+    told = json.loads(made.read_text())
+    del told["noisy"], told["written"]
+    made.write_text(json.dumps(told))
+    (tmp_path / "noisy.jsonl").unlink()
+    assert run(tmp_path, *small, "--written", "0").returncode == 0
+    assert "another corpus" in run(tmp_path, *small, "--written", "3").stderr
 
 
 @needs_flite

@@ -396,7 +396,7 @@ def test_what_is_only_heard_is_transcribed_and_nothing_else(config, codec):
     assert set(some.of("transcribe").tolist()) == set(every.of("transcribe").tolist()) >= copies
     for source in set(SOURCES) - {"transcribe"}:
         assert set(some.of(source).tolist()) == set(every.of(source).tolist()) - copies
-    with pytest.raises(ValueError, match="or all ids match only_heard = 'row'"):
+    with pytest.raises(ValueError, match="beside what only_heard = 'row' matches"):
         Rows(replace(config, only_heard="row"), codec)
 
 

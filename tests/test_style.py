@@ -1,6 +1,7 @@
 """From pooled seconds to style tokens."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,55 @@ def test_a_saved_tokenizer_gives_the_same_styles(tmp_path: Path) -> None:
     assert again.tokens(pooled, f0).tolist() == tokenizer.tokens(pooled, f0).tolist()
 
 
+def test_a_narrow_tokenizer_is_saved_whole_and_an_older_one_is_read(tmp_path: Path) -> None:
+    form = replace(FORM, narrow=3)
+    tokenizer = StyleTokenizer(form, form.network(0.5))
+    pooled, f0 = torch.randn(9, 12), np.full(1_800, 150.0)
+    tokenizer.save(tmp_path / "new")
+    again = StyleTokenizer.load(tmp_path / "new")
+    assert again.form == form
+    assert again.tokens(pooled, f0).tolist() == tokenizer.tokens(pooled, f0).tolist()
+    untrained().save(tmp_path / "old")
+    path = tmp_path / "old/style.json"
+    told = json.loads(path.read_text())
+    del told["narrow"]
+    path.write_text(json.dumps(told))
+    assert StyleTokenizer.load(tmp_path / "old").form == FORM
+
+
+def test_what_passes_few_channels_is_not_learned_by_heart() -> None:
+    """Two voices; high in the one is low in the other, and every recording sounds like itself."""
+    rng = np.random.default_rng(0)
+
+    def recordings(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        voice, style = rng.integers(2, size=count), rng.integers(2, size=count)
+        features = rng.normal(size=(count, 192)).astype(np.float32)
+        features[:, :48] += 1.5 * (2 * voice[:, None] - 1)
+        f0 = np.zeros((count, F0_STATISTICS), np.float32)
+        f0[:, 1] = voice + style + rng.normal(0, 0.2, count)
+        rows = np.concatenate([features, f0], 1)[:, None]
+        return torch.from_numpy(rows), torch.from_numpy(style)
+
+    (known, said), (unknown, wanted) = recordings(120), recordings(400)
+    right = {}
+    for narrow in (0, 4):
+        torch.manual_seed(0)
+        form = replace(FORM, channels=64, hidden=32, narrow=narrow)
+        network = form.network(0.65)
+        network.normalize_by(known[:, 0])
+        optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05)
+        for _ in range(400):
+            loss = torch.nn.functional.cross_entropy(network(known)[:, 0], said)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.inference_mode():
+            guessed = network.eval()(unknown)[:, 0].argmax(-1)
+        right[narrow] = float((guessed == wanted).float().mean())
+    assert right[4] > 0.93
+    assert right[4] > right[0] + 0.05
+
+
 def test_a_description_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"make it with `spirit fit style`"):
         StyleTokenizer.load(tmp_path)
@@ -138,6 +188,7 @@ def test_a_description_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> 
         ("names", ["a", "a"], "different styles"),
         ("names", [], "different styles"),
         ("channels", 5, "does not fit"),
+        ("narrow", -1, "narrow at least 0"),
         ("colour", "red", "unknown key 'colour'"),
     ):
         path.write_text(json.dumps({**form, key: value}))

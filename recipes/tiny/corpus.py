@@ -329,9 +329,12 @@ def report(config: CorpusConfig, out: Path) -> str:
             for who in OTHERS
         )
         words = Counter(word for line in lines for word in line["text"].split())
+        apart = out / "noisy.jsonl"
+        noisy = split == "train" and apart.exists() and len(apart.read_text().splitlines())
         rows.append(
             f"{split}: {sum(line['seconds'] for line in lines) / 3600:.2f} h, "
             f"{len(lines) - human - quiet - copies} sentences, {copies} changed copies, "
+            f"{f'{noisy} further ones apart, ' if noisy else ''}"
             f"{human} human recordings, {quiet} without words, "
             f"{words.total()} words ({len(words)} different), "
             f"{asked - len(lines) + human + quiet + copies} dropped"
@@ -351,7 +354,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         made = out / "corpus.json"
-        if made.exists() and json.loads(made.read_text()) != asdict(config):
+        # A corpus that was made before there were these has none of them.
+        held = {"noisy": 0.0, "written": 0, **json.loads(made.read_text())} if made.exists() else {}
+        if held and held != asdict(config):
             raise ValueError(f"{out} holds another corpus; remove it or choose another --out")
         if not made.exists():
             build(config, out, workers)

@@ -76,13 +76,8 @@ def whole_answer(request: Request) -> None:
     speech: list[Any] = []
     said = 0
     settings["rate"] = said_so["rate"]  # the seconds are those that are heard
-    asked, told = {**request.wish, **voice, **settings}, {}
-    generate = spirit.generate
-    if request.chain:
-        del asked["task"], asked["examples"]
-        generate, told = spirit.chain, {"heard": spirit.write_down(prompt, asked["truncate"])}
-        prompt = [told["heard"]]
-    for segment in generate(prompt, **asked):
+    segments, told = _answered(request, spirit, prompt, {**voice, **settings}, stream=False)
+    for segment in segments:
         if isinstance(segment, str):
             shown = _written(request, segment, answer)
         else:
@@ -104,6 +99,21 @@ def whole_answer(request: Request) -> None:
         click.echo()
 
 
+def _answered(
+    request: Request, spirit: Any, prompt: list[Any], settings: dict[str, Any], *, stream: bool
+) -> tuple[Iterator[Any], dict[str, str]]:
+    """The pieces of an answer, and what the report says beside them."""
+    if not request.chain:
+        generate = spirit.stream if stream else spirit.generate
+        return generate(prompt, **request.wish, **settings), {}
+    del settings["examples"]
+    words = spirit.write_down(prompt, settings["truncate"])
+    if not words and request.recordings:
+        click.echo("spirit: no words are heard in the prompt; the model begins by itself", err=True)
+    chain = spirit.stream_chain if stream else spirit.chain
+    return chain([words], request.wish["want"], **settings), {"prompt": words}
+
+
 def check_asked(request: Request, typed: Collection[str], tries: int | None) -> None:
     """Refuse, before any work, options that would change nothing."""
     speaks = request.wish["task"] == "speak" or (request.chain and request.speaks)
@@ -114,7 +124,7 @@ def check_asked(request: Request, typed: Collection[str], tries: int | None) -> 
     if tries is not None and tries > 1:
         if not speaks:
             raise ValueError(
-                "--tries is for --task speak, whose answers are compared; leave it out"
+                "--tries is for --task speak or --chain, whose speech is compared; leave it out"
             )
         if request.shown is not None:
             raise ValueError("which try is the best is not known by examples; leave out --tries")
@@ -164,14 +174,8 @@ def stream_answer(request: Request, play: bool, look_ahead: float | None) -> Non
     prompt = [part if isinstance(part, str) else part.finish().merge() for part in prompt]
     answer: list[dict[str, Any]] = []
     said, start, first = 0, 0.0, None
-    if request.chain:
-        told = {"heard": spirit.write_down(prompt, settings["truncate"])}
-        del settings["examples"]
-        asked = {"want": request.wish["want"], "streamed": True, "look_ahead": look_ahead}
-        pieces = spirit.chain([told["heard"]], **asked, **settings)
-    else:
-        told = {}
-        pieces = spirit.stream(prompt, **request.wish, look_ahead=look_ahead, **settings)
+    settings["look_ahead"] = look_ahead
+    pieces, told = _answered(request, spirit, prompt, settings, stream=True)
     for piece in pieces:
         if isinstance(piece, str):
             shown = _written(request, piece, answer)

@@ -66,7 +66,7 @@ def prosody_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--chain",
     is_flag=True,
-    help="Go on by way of text: write down what is heard, go on in text, say that.",
+    help="Go on by way of text: write down what is heard, go on in text, and say that.",
 )
 @click.option(
     "--out",
@@ -157,6 +157,8 @@ def generate(
     """
     if not all(map(str.strip, prompt_text)):
         raise ValueError("--prompt-text is empty; leave it out to let the model begin by itself")
+    if chain and (shot or shots or shot_stop):
+        raise ValueError("--chain needs a model that was trained for tasks; leave out the examples")
     speaks = task == "speak" or (task == "continue" and want != "text")
     request = Request(
         [name for name in ctx.meta["order"] if name in ("prompt_text", "prompt_audio")],

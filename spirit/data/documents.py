@@ -67,6 +67,7 @@ class Documents:
         self._spans = (text_span, speech_span, opening)
         self._once = once
         self._only_heard = re.compile(only_heard) if only_heard else None
+        self._masks: dict[tuple[int, int], Bool[np.ndarray, " rows"]] = {}
         self._span_style: SpanStyle = span_style
         self._excerpts = excerpts
         self._seed = seed
@@ -118,8 +119,9 @@ class Documents:
         sizes = [int(np.count_nonzero(rows)) for rows in able] + written
         if not sum(sizes):
             lack = {"interleaved": "word times; run `spirit align`", "speech": "rows"}
-            heard = self._only_heard.pattern if self._only_heard else ""
-            left = f", or all ids match only_heard = {heard!r}" if heard else ""
+            left = ""
+            if any(mask.any() for mask in self._masks.values()) and self._only_heard:
+                left = f" beside what only_heard = {self._only_heard.pattern!r} matches"
             raise ValueError(
                 f"the mixture wants {source}, but nothing in {self._folders} has "
                 f"{lack.get(source, 'text')}{left}"
@@ -141,9 +143,17 @@ class Documents:
         else:
             found = lengths > 0  # of nothing there is no speech
         if self._only_heard and source != "transcribe":
-            ids = self._shards[folder].ids(part)
-            found &= ~np.array([bool(self._only_heard.search(name)) for name in ids], bool)
+            found = found & ~self._heard(folder, part)
         return found
+
+    def _heard(self, folder: int, part: int) -> Bool[np.ndarray, " rows"]:
+        """Which rows of a part are only to be heard."""
+        if (folder, part) not in self._masks:
+            assert self._only_heard is not None
+            ids = self._shards[folder].ids(part)
+            mask = np.array([bool(self._only_heard.search(name)) for name in ids], bool)
+            self._masks[folder, part] = mask
+        return self._masks[folder, part]
 
     def id_of(self, number: int) -> str:
         """The id of a row, or which text it is."""

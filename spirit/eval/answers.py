@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from spirit.asking import in_words
 from spirit.audio import read_audio, write_audio
 from spirit.codec import Segment
 from spirit.data.corpus import Utterance
@@ -182,11 +183,11 @@ def completed(prompt: Prompt, subject: Subject, tongue: Tongue) -> Result:
 
 
 def chained(prompt: Prompt, subject: Subject, tongue: Tongue) -> Result:
-    """The same of what the model says by way of text (`--chain`), and what it took for the
-    beginning."""
+    """How the model goes on by way of text (`--chain`), judged as `completed`, and what it took for
+    the beginning."""
     spirit = subject.load()
     told = spirit.write_down(beginning(spirit, prompt))
-    answer = [s for s in spirit.chain([told], seed=prompt.number) if not isinstance(s, np.ndarray)]
+    answer = list(spirit.chain([told], seed=prompt.number))
     recording = subject.recordings / f"chained-{prompt.number:03d}.flac"
     return {"told": told, **_judged(prompt, spirit, answer, tongue, recording)}
 
@@ -195,7 +196,7 @@ def _judged(
     prompt: Prompt, spirit: Spirit, answer: list[Segment], tongue: Tongue, recording: Path
 ) -> Result:
     sentences = language.load(tongue.module)
-    text = " ".join(" ".join(s for s in answer if isinstance(s, str)).split())
+    text = in_words(answer)
     wave = _speech(spirit, answer)
     write_audio(recording, wave)
     heard = listener(tongue.trigram)(wave)

@@ -63,8 +63,8 @@ def evaluate_tiny(
     `data` is a corpus whose utterances were not trained on; `limit` of its synthetic ones are
     taken, spread evenly over the voices, and all of the human voice. With `language`, a Python
     module (`spirit.eval.language`), as many spoken beginnings as `prompts` are continued and judged
-    by it. The answers are kept in `out` one by one, so that an interrupted evaluation goes on; the
-    recordings stay there to listen to.
+    by it, as they are and by way of text. The answers are kept in `out` one by one, so that an
+    interrupted evaluation goes on; the recordings stay there to listen to.
 
     Raises ValueError if the corpus is missing or too small to give a figure.
     """

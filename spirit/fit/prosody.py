@@ -82,6 +82,10 @@ class StyleConfig:
     """Channels inside the classifier."""
     context: int = 2
     """Seconds before and after a second that have a say in its style."""
+    narrow: int = 16
+    """Channels that HuBERT's features have to pass, see `StyleFormat`; 0: they need not."""
+    drop: float = 0.65
+    """Share of the features that each step does without, where they have to pass."""
     training: TrainingConfig
     """Steps, learning rate and the like."""
 
@@ -90,6 +94,8 @@ class StyleConfig:
             raise ValueError("batch must be at least 1 and hours above 0")
         if self.styles < 0 or self.styles == 1:
             raise ValueError("styles must be 0 (those that the corpus names) or at least 2")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop is a share below 1, not {self.drop:g}")
 
 
 def fit_pitch(config: PitchConfig) -> dict[str, float]:
@@ -194,9 +200,13 @@ def fit_style(config: StyleConfig) -> dict[str, float]:
         pairs = zip(everyone, described, strict=True)
         labels = [np.full(len(rows), names.index(u.style)) for u, rows in pairs]
     form = StyleFormat(
-        names=names, channels=hubert.channels, hidden=config.hidden, context=config.context
+        names=names,
+        channels=hubert.channels,
+        hidden=config.hidden,
+        context=config.context,
+        narrow=config.narrow,
     )
-    network = form.network()
+    network = form.network(config.drop)
     network.normalize_by(torch.from_numpy(np.concatenate(seconds)))
     engine = Engine(network, config.training)
     network.train()

@@ -19,6 +19,8 @@ F0_STATISTICS = 8
 """How many numbers describe the pitch of a second (`pool_f0`)."""
 MIDDLE_F0 = 150.0
 """Log F0 is counted from here, so that the numbers are small."""
+QUIET = 4.0
+"""Squeezed features are divided by this: in the beginning F0 is heard before them."""
 TOGETHER = 400
 """Seconds that are described to the network at once."""
 
@@ -36,21 +38,29 @@ class StyleFormat:
     """Channels inside the network."""
     context: int = 2
     """Seconds before and after a second that have a say in its style."""
+    narrow: int = 0
+    """Channels that the pooled features have to pass before they meet F0: enough to tell whose
+    pitch it is and how fast the sounds follow, too few to know recordings again. 0: they need not,
+    as in older tokenizers."""
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"names must be a list of different styles, not {list(self.names)}")
-        if self.channels < 1 or self.hidden < 1 or self.context < 0:
-            raise ValueError("channels and hidden must be at least 1 and context at least 0")
+        if min(self.channels, self.hidden) < 1 or min(self.context, self.narrow) < 0:
+            raise ValueError(
+                "channels and hidden must be at least 1, context and narrow at least 0"
+            )
 
     @property
     def inputs(self) -> int:
         """How many numbers describe a second."""
         return 3 * self.channels + F0_STATISTICS
 
-    def network(self) -> "StyleClassifier":
-        """A network of this size, untrained."""
-        return StyleClassifier(self.inputs, len(self.names), self.hidden, self.context)
+    def network(self, drop: float = 0.0) -> "StyleClassifier":
+        """A network of this size, untrained; in training, `drop` of the features are left out."""
+        return StyleClassifier(
+            self.inputs, len(self.names), self.hidden, self.context, self.narrow, drop
+        )
 
 
 def pool_features(
@@ -111,11 +121,22 @@ class StyleClassifier(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, inputs: int, styles: int, hidden: int, context: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        styles: int,
+        hidden: int,
+        context: int,
+        narrow: int = 0,
+        drop: float = 0.0,
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
-        self.enter = nn.Linear(inputs, hidden)
+        self.features = inputs - F0_STATISTICS
+        self.narrow = nn.Linear(self.features, narrow) if narrow else None
+        self.forget = nn.Dropout(drop)
+        self.enter = nn.Linear(narrow + F0_STATISTICS if narrow else inputs, hidden)
         self.around = nn.Conv1d(hidden, hidden, 2 * context + 1, padding=context)
         self.leave = nn.Linear(hidden, styles)
         self.drop = nn.Dropout(0.2)
@@ -131,7 +152,13 @@ class StyleClassifier(nn.Module):
         present: Bool[Tensor, "batch seconds"] | None = None,
     ) -> Float[Tensor, "batch seconds styles"]:
         """Scores of every style for every second; seconds not `present` are not looked at."""
-        hidden = self.drop(self.enter(self.drop((pooled - self.mean) * self.scale)).relu())
+        usual = (pooled - self.mean) * self.scale
+        if self.narrow is None:
+            described = self.drop(usual)
+        else:
+            features, f0 = usual.tensor_split([self.features], dim=-1)
+            described = torch.cat([self.narrow(self.forget(features)) / QUIET, f0], dim=-1)
+        hidden = self.drop(self.enter(described).relu())
         if present is not None:
             hidden = hidden * present[..., None]
         around = self.around(hidden.transpose(1, 2)).transpose(1, 2)
