@@ -20,6 +20,9 @@ from spirit.vocab import Vocab, Want
 Ids = Int[np.ndarray, " _"]
 Truncate = Literal["left"]
 TEMPERATURE: dict[Task, float] = {"continue": 0.8, "transcribe": 0.0, "speak": 0.5}
+CHAINED = 0.5
+"""The temperature of text that goes on from words which may be misheard: the less is drawn from
+what is unlikely, the more sense it makes."""
 LEAST: dict[Task, int] = {"continue": 4, "speak": 1}
 """Tokens that an answer has before it may end: who was asked says something."""
 ANSWERS: dict[Task, Want] = {"transcribe": "text", "speak": "speech"}

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from spirit import bundle, config
 from spirit.answers import Limits, Until, cut
-from spirit.asking import Question, Truncate, in_words, joined, text_at_end
+from spirit.asking import CHAINED, Question, Truncate, in_words, joined, text_at_end
 from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.formats import spiritlm_model
@@ -286,7 +286,8 @@ class Spirit:
         SpeechGPT's chain of modality (Zhang et al. 2023, section 3.2). A small model reads better
         than it understands speech; how the prompt was said is lost on it, and where nothing is
         heard it begins by itself. Yields the text, its speech, or, for "any", both. `settings` are
-        those of `generate`: `stop` and "sentence" end the text, seconds and "silence" the speech.
+        those of `generate`: `stop` and "sentence" end the text, seconds and "silence" the speech;
+        the default temperature of the text is `CHAINED`.
         Raises ValueError as `generate` does, and for a model without the tasks that this takes.
         """
         voice: dict[str, Any] = {"speaker": speaker, "style": style, "rate": rate}
@@ -337,7 +338,10 @@ class Spirit:
         drawing = {name: value for name, value in settings.items() if name not in _BOUNDS}
         drawing["max_tokens"] = bounds.max_tokens
         ends: dict[str, Any] = {"stop": bounds.stop, "until": _only(bounds, "sentence")}
-        answer = self.generate([told] if told else [], "text", **ends, **drawing)
+        if (temperature := drawing.get("temperature")) is None:
+            temperature = CHAINED
+        ways = {**drawing, **ends, "temperature": temperature}
+        answer = self.generate([told] if told else [], "text", **ways)
         text = "".join(segment for segment in answer if isinstance(segment, str))
         if text and want != "speech":
             yield text, None

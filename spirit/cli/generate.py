@@ -107,7 +107,9 @@ def prosody_options(function: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Weights of the model: auto is bf16 on a GPU and fp32 else; int4 is for CPUs.",
 )
-@click.option("--temperature", type=float, help="Else 0.8; 0.5 to speak and 0 to transcribe.")
+@click.option(
+    "--temperature", type=float, help="Else 0.8; 0.5 to speak and with --chain, 0 to transcribe."
+)
 @click.option("--top-p", type=float, default=0.95, show_default=True, help="Mass of the nucleus.")
 @click.option(
     "--tries",
