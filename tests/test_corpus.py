@@ -108,10 +108,19 @@ def test_changed_copy_keeps_words_and_style(made: Path) -> None:
     lines = {line["id"]: line for line in read(made / "train.jsonl")}
     copies = [line for line in lines.values() if "augmented" in line]
     assert copies
-    further = read(made / "noisy.jsonl")
-    assert further
-    assert all(copy["id"].endswith("-n") for copy in further)
-    for copy in [*copies, *further]:
+    further = {kind: [] for kind in "nc"}
+    for copy in read(made / "heard.jsonl"):
+        further[copy["id"][-1]].append(copy)
+    assert all(further.values())
+    for cut in further["c"]:
+        original = lines[cut["id"][:-2]]
+        count = len(cut["words"])
+        assert 1 <= count < len(original["words"])
+        assert cut["text"] == " ".join(original["text"].split()[:count])
+        assert cut["words"] == original["words"][:count]
+        begun, whole = (soundfile.read(made / line["audio"])[0] for line in (cut, original))
+        assert np.array_equal(begun, whole[: original["words"][count - 1]["stop"]])
+    for copy in [*copies, *further["n"]]:
         original, speed = lines[copy["id"][:-2]], copy["augmented"]["speed"]
         assert (copy["text"], copy["style"]) == (original["text"], original["style"])
         assert copy["seconds"] == pytest.approx(original["seconds"] / speed, abs=0.01)
@@ -177,7 +186,7 @@ def test_interrupted_corpus_ends_as_if_it_had_not_been(made: Path, tmp_path: Pat
     (out / "audio/.slt-000000.flac.1.partial").write_bytes(b"torn")
     corpus.build(config, out)
     texts = ("text.txt", "written.txt")
-    for name in ("train.jsonl", "heldout.jsonl", "noisy.jsonl", *texts, "corpus.json"):
+    for name in ("train.jsonl", "heldout.jsonl", "heard.jsonl", *texts, "corpus.json"):
         assert (out / name).read_bytes() == (made / name).read_bytes()
     names = sorted(path.name for path in (made / "audio").iterdir())
     assert names == sorted(path.name for path in (out / "audio").iterdir())
@@ -211,18 +220,19 @@ def test_changed_copies_and_nothing_else_are_left_out_by_the_recipes() -> None:
         assert re.search(pattern, "slt-000017-a")
         assert re.search(pattern, f"{clean[0]}-a2")
     assert re.search(only_heard, "slt-000017-n")
+    assert re.search(only_heard, "slt-000017-c")
     assert re.search(without, "quiet-000003")
 
 
 @needs_flite
 def test_a_corpus_from_before_further_copies_is_left_alone(tmp_path: Path) -> None:
-    small = ("--sentences", "0", "--heldout", "0", "--quiet", "1", "--noisy", "0")
+    small = ("--sentences", "0", "--heldout", "0", "--quiet", "1", "--noisy", "0", "--cut", "0")
     assert run(tmp_path, *small, "--written", "0").returncode == 0
     made = tmp_path / "corpus.json"
     told = json.loads(made.read_text())
-    del told["noisy"], told["written"]
+    del told["noisy"], told["cut"], told["written"]
     made.write_text(json.dumps(told))
-    (tmp_path / "noisy.jsonl").unlink()
+    (tmp_path / "heard.jsonl").unlink()
     assert run(tmp_path, *small, "--written", "0").returncode == 0
     assert "another corpus" in run(tmp_path, *small, "--written", "3").stderr
 

@@ -2,7 +2,7 @@
 
     python recipes/tiny/corpus.py --out build/corpus --sentences 6000 --heldout 320
 
-writes `train.jsonl`, `heldout.jsonl`, `noisy.jsonl` (further copies of training recordings, which
+writes `train.jsonl`, `heldout.jsonl`, `heard.jsonl` (further copies of training recordings, which
 the language model alone reads), `audio/*.flac`, and two files of sentences that nobody speaks:
 `text.txt`, of which the tokenizer learns its pieces of words, and `written.txt`.
 Utterance i depends only on (seed, i).
@@ -40,7 +40,7 @@ RATE = 16_000
 BLOCK = 50
 """Recordings that are made, and remembered as made, together."""
 
-MANIFESTS = ("train", "heldout", "noisy")
+MANIFESTS = ("train", "heldout", "heard")
 OTHERS = ("allison", "nobody")
 """Whose recordings are not synthesized: the human voice's, and those in which nobody speaks."""
 
@@ -69,6 +69,9 @@ class CorpusConfig:
     noisy: float = 0.5
     """Share of the synthetic training recordings that get a further changed copy, for the language
     model: what the ears take for other units, it learns to read all the same."""
+    cut: float = 0.5
+    """Share of them that get a copy cut off behind one of its words, for the language model too:
+    the ears, which hear ahead, take the last word for other units where nothing comes behind."""
     texts: int = 40_000
     """Further training sentences, written only: of these the tokenizer learns pieces of words."""
     written: int = 200_000
@@ -87,6 +90,8 @@ class Job:
     settings: voices.Settings
     change: augment.Change | None
     noisy: augment.Change | None = None
+    cut: float | None = None
+    """Where it is cut off, as a share of its words."""
 
 
 def plan(config: CorpusConfig, split: str, index: int) -> Job:
@@ -106,7 +111,9 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     name = f"{voice}-{'h' if held else ''}{index:06d}"
     rng = random.Random(f"{config.seed} noisy {name}")
     noisy = augment.draw_change(rng) if not held and rng.random() < config.noisy else None
-    return Job(name, text, voice, style, settings, change, noisy)
+    rng = random.Random(f"{config.seed} cut {name}")
+    cut = rng.random() if not held and rng.random() < config.cut else None
+    return Job(name, text, voice, style, settings, change, noisy, cut)
 
 
 def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
@@ -129,8 +136,8 @@ def prompted_texts() -> list[str]:
 def make(
     job: Job, out: Path, scratch: Path, alone: dict[str, list[str]]
 ) -> tuple[list[Line], list[Line]]:
-    """Synthesize one utterance and its changed copy, and the copy for the language model; no lines
-    where its words are in doubt."""
+    """Synthesize one utterance and its changed copy, and the copies for the language model; no
+    lines where its words are in doubt."""
     wave, phones = voices.speak(job.text, job.voice, job.settings, scratch)
     words = voices.locate(job.text, phones, alone)
     if words is None:
@@ -144,8 +151,19 @@ def make(
         settings = {name: round(value * speed, 4) for name, value in asdict(job.settings).items()}
         copied = copy(out, lines[0], wave, job.change, f"{job.id}-a")
         lines.append(copied | {"settings": settings})
-    noisy = [copy(out, lines[0], wave, job.noisy, f"{job.id}-n")] if job.noisy else []
-    return lines, noisy
+    heard = [copy(out, lines[0], wave, job.noisy, f"{job.id}-n")] if job.noisy else []
+    if job.cut is not None and len(words) > 1:
+        heard.append(cut_off(out, lines[0], wave, 1 + int(job.cut * (len(words) - 1))))
+    return lines, heard
+
+
+def cut_off(out: Path, line: Line, wave: Float[np.ndarray, " samples"], count: int) -> Line:
+    """Write the recording up to the end of its first `count` words and return its line."""
+    words = [(word["text"], word["start"], word["stop"]) for word in line["words"][:count]]
+    text, name = " ".join(word for word, _, _ in words), f"{line['id']}-c"
+    stop = words[-1][2]
+    made = save(out, name, wave[:stop], text, words, line["speaker"], line["style"])
+    return made | {"augmented": {"cut": stop}}
 
 
 def copy(
@@ -260,9 +278,9 @@ def make_block(
         lines["train"] += [make_quiet(config, index, out) for index in range(start, stop)]
     else:
         for index in range(start, stop):
-            made, noisy = make(plan(config, kind, index), out, scratch, alone)
+            made, heard = make(plan(config, kind, index), out, scratch, alone)
             lines[kind] += made
-            lines["noisy"] += noisy
+            lines["heard"] += heard
     commit.text(part(out, kind, start), json.dumps(lines))
 
 
@@ -329,12 +347,12 @@ def report(config: CorpusConfig, out: Path) -> str:
             for who in OTHERS
         )
         words = Counter(word for line in lines for word in line["text"].split())
-        apart = out / "noisy.jsonl"
-        noisy = split == "train" and apart.exists() and len(apart.read_text().splitlines())
+        apart = out / "heard.jsonl"
+        heard = split == "train" and apart.exists() and len(apart.read_text().splitlines())
         rows.append(
             f"{split}: {sum(line['seconds'] for line in lines) / 3600:.2f} h, "
             f"{len(lines) - human - quiet - copies} sentences, {copies} changed copies, "
-            f"{f'{noisy} further ones apart, ' if noisy else ''}"
+            f"{f'{heard} further ones apart, ' if heard else ''}"
             f"{human} human recordings, {quiet} without words, "
             f"{words.total()} words ({len(words)} different), "
             f"{asked - len(lines) + human + quiet + copies} dropped"
@@ -355,7 +373,11 @@ def main() -> int:
     try:
         made = out / "corpus.json"
         # A corpus that was made before there were these has none of them.
-        held = {"noisy": 0.0, "written": 0, **json.loads(made.read_text())} if made.exists() else {}
+        held = (
+            {"noisy": 0.0, "cut": 0.0, "written": 0, **json.loads(made.read_text())}
+            if made.exists()
+            else {}
+        )
         if held and held != asdict(config):
             raise ValueError(f"{out} holds another corpus; remove it or choose another --out")
         if not made.exists():

@@ -207,11 +207,11 @@ main() {
   fit tokenizer style 1 "fit tokenizer" tokenizer.toml hubert="$WORK/units" units="$WORK/units" \
     pitch="$WORK/pitch" style="$WORK/style" texts="[\"$WORK/corpus/text.txt\"]" check="$heldout"
   await tokenizer
-  for part in train heldout noisy; do
+  for part in train heldout heard; do
     stage "shards-$part" tokenizer "" "$python" -m spirit tokenize "$WORK/corpus/$part.jsonl" \
       --tokenizer "$WORK/tokenizer" --out "$WORK/shards-$part" --workers "$cores" --device $DEVICE
   done
-  await shards-train shards-heldout shards-noisy
+  await shards-train shards-heldout shards-heard
 
   # Side by side: two trainings with one thread each use two cores better than one with two.
   half=$(((cores + 1) / 2))
@@ -222,7 +222,7 @@ main() {
   await lm1
   model lm2 lm1 lm2.toml "$shards" "$written" init="$WORK/lm1/model"
   await lm2
-  model lm "lm2 shards-noisy" lm.toml "$shards, \"$WORK/shards-noisy\"" "$written" \
+  model lm "lm2 shards-heard" lm.toml "$shards, \"$WORK/shards-heard\"" "$written" \
     init="$WORK/lm2/model"
   await vocoder1
   voice vocoder vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
