@@ -36,6 +36,9 @@ from spirit.vocoder import Stream, Vocoder
 
 BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
+FUSION = 0.3
+"""Weight of what the model of text says for a transcript that the search has found, beside what is
+heard (rescoring of an n-best list)."""
 TRIES: dict[Task, int] = {"speak": 16}
 """Answers that are drawn for a task; given is the one in which the model best hears its prompt."""
 ALPHABET = {"unit": Kind.HUBERT, "pitch": Kind.PITCH, "style": Kind.STYLE}
@@ -253,7 +256,8 @@ class Spirit:
             most = min(max_tokens, WORDY[0] + WORDY[1] * heard)
             vocab = self.tokenizer.vocab
             allowed = torch.from_numpy(vocab.allowed(question.want))
-            found = search(self.model, ids, allowed, beams=beams, max_new=most, eos=vocab.eos)
+            asked: dict[str, Any] = {"beams": beams, "max_new": most, "eos": vocab.eos}
+            found = search(self.model, ids, allowed, further=self._plausible, **asked)
             yield from question.said(iter(found), ids)
             return
         if tries is None:
@@ -515,6 +519,13 @@ class Spirit:
         """The HuBERT units of a second of silence."""
         heard = self.hear(np.zeros(SAMPLE_RATE, np.float32))
         return frozenset(heard.of(Kind.HUBERT).tolist())
+
+    def _plausible(self, answers: list[list[int]]) -> list[float]:
+        """What the model, as one of text alone, has to say for transcripts, as log likelihoods."""
+        opened = self.tokenizer.codec.prompt((), "text")
+        documents = [np.concatenate([opened, answer]).astype(np.int64) for answer in answers]
+        scores = score(self.model, documents, [len(opened)] * len(documents))
+        return [FUSION * float(one.sum()) for one in scores]
 
     def _understood(self, answer: Sequence[Segment], text: str) -> float:
         """How surely the model hears `text` in an answer, as a log likelihood."""

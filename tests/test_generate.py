@@ -308,6 +308,37 @@ def test_a_search_finds_allowed_ids_only_and_stops_at_the_end(model: LlamaForCau
         search(model, PROMPT, allowed, beams=0, max_new=20, eos=0)
 
 
+def test_what_else_speaks_for_an_answer_is_added_once_to_its_log_probability(
+    model: LlamaForCausalLM,
+) -> None:
+    seen: list[list[int]] = []
+
+    def last_first(answers: list[list[int]]) -> list[float]:
+        seen.extend(answers)
+        return [100.0 * (answer == answers[-1]) for answer in answers]
+
+    asked = {"beams": 4, "max_new": 12, "eos": 0}
+    plain = search(model, PROMPT, everything(), **asked)
+    assert search(model, PROMPT, everything(), further=last_first, **asked) == seen[-1]
+    assert len(seen) == 4
+    assert plain in seen
+    assert all(0 not in answer for answer in seen)
+    # Of two answers the other one wins as soon as it gains what parts them.
+    means = {
+        tuple(a): likelihood(model, a if len(a) == 12 else [*a, 0]) / min(12, len(a) + 1)
+        for a in seen
+    }
+    other = next(list(a) for a in means if list(a) != plain)
+    lag = (means[tuple(plain)] - means[tuple(other)]) * min(12, len(other) + 1)
+    for share, wins in ((0.9, plain), (1.1, other)):
+        gains = {tuple(other): share * lag}
+
+        def gained(answers: list[list[int]], gains: dict = gains) -> list[float]:
+            return [gains.get(tuple(answer), 0.0) for answer in answers]
+
+        assert search(model, PROMPT, everything(), further=gained, **asked) == wins
+
+
 @pytest.mark.parametrize("beams", [2, 3, 4])
 def test_the_answer_found_is_that_of_transformers(model: LlamaForCausalLM, beams: int) -> None:
     for number in range(12):

@@ -13,7 +13,7 @@ import torch
 from spirit import commit
 from spirit.audio import read_audio
 from spirit.codec import Codec, Document, HFText, word_tokenizer
-from spirit.pipeline import Spirit, find
+from spirit.pipeline import FUSION, Spirit, find
 from spirit.units import SAMPLE_RATE, Kind, Units
 from spirit.vocab import Vocab
 from tests.bundle import JFK, SPEAKERS, build_tokenizer
@@ -68,6 +68,29 @@ def test_a_transcript_without_end_is_stopped_by_the_length_of_what_was_heard(
     heard = Units.build([(Kind.HUBERT, number) for number in (1, 2, 3)])
     (text,) = spirit.generate([heard], task="transcribe")
     assert 0 < len(text) <= 16 + 2 * 3  # a token is a byte, so at most a character
+
+
+def test_a_transcript_is_also_judged_as_text(
+    spirit: Spirit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[list[int]]] = []
+    plausible = Spirit._plausible
+
+    def told(self: Spirit, answers: list[list[int]]) -> list[float]:
+        found.append(answers)
+        return [1e4 * (answer == answers[-1]) for answer in answers]
+
+    monkeypatch.setattr(Spirit, "_plausible", told)
+    heard = Units.build([(Kind.HUBERT, number) for number in (1, 2, 3)])
+    (text,) = spirit.generate([heard], task="transcribe")
+    (answers,) = found
+    codec = spirit.tokenizer.codec
+    assert text == codec.text.decode(answers[-1])
+    texts = [[int(i) for i in codec.text.encode("hello")], []]
+    written = codec.encode(Document(("hello",)))
+    expected = FUSION * spirit.score([Document(("hello",))])[0][1:].sum()
+    assert len(written) == 2 + len(texts[0])  # BOS and [Text], which nothing tells apart
+    assert plausible(spirit, texts) == pytest.approx([expected, 0.0])
 
 
 def test_of_several_tries_the_one_is_spoken_that_the_model_understands_best(

@@ -1,5 +1,7 @@
 """The likeliest answer that a beam search finds."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
@@ -19,13 +21,16 @@ def search(
     beams: int,
     max_new: int,
     eos: int,
+    further: Callable[[list[list[int]]], Sequence[float]] | None = None,
 ) -> list[int]:
     """The likeliest of the continuations that a beam search finds, without `eos`; nothing is drawn.
 
     Only ids marked in `allowed` can come. Likeliest is the mean log probability of an answer's
     tokens; the search ends when as many answers have ended as there are beams, and a single beam
     takes the likeliest id each time. The rules are those of transformers' search with
-    `early_stopping`. Raises ValueError for a prompt without room for an answer.
+    `early_stopping`. `further` adds to the log probabilities of the answers that were found, given
+    without `eos`, what else speaks for them. Raises ValueError for a prompt without room for an
+    answer.
     """
     positions = int(model.config.max_position_embeddings)
     check_prompt(ids, positions)
@@ -60,5 +65,8 @@ def search(
         scores = torch.tensor([score for score, *_ in going], device=source.device)
         source.select(torch.tensor([beam for _, _, beam, _ in going], device=source.device))
         logits = source.step(torch.tensor([a[-1] for a in answers], device=source.device))
-    answer = max(ended, key=lambda one: one[0], default=(0.0, [eos]))[1]
-    return answer[:-1] if answer[-1] == eos else answer
+    lengths = [len(answer) for _, answer in ended]
+    told = [answer[:-1] if answer[-1] == eos else answer for _, answer in ended]
+    more = further(told) if further and len(told) > 1 else [0.0] * len(told)
+    means = [s + m / n for (s, _), m, n in zip(ended, more, lengths, strict=True)]
+    return told[int(np.argmax(means))] if told else []
