@@ -66,7 +66,7 @@ def search(
         source.select(torch.tensor([beam for _, _, beam, _ in going], device=source.device))
         logits = source.step(torch.tensor([a[-1] for a in answers], device=source.device))
     lengths = [len(answer) for _, answer in ended]
-    told = [answer[:-1] if answer[-1] == eos else answer for _, answer in ended]
-    more = further(told) if further and len(told) > 1 else [0.0] * len(told)
+    whole = [answer[:-1] if answer[-1] == eos else answer for _, answer in ended]
+    more = further(whole) if further and len(whole) > 1 else [0.0] * len(whole)
     means = [s + m / n for (s, _), m, n in zip(ended, more, lengths, strict=True)]
-    return told[int(np.argmax(means))] if told else []
+    return whole[int(np.argmax(means))] if whole else []
