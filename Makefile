@@ -41,7 +41,7 @@ tiny: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/tiny/run.sh
 
 eval: .venv/installed packages
-	$(BIN)/python recipes/tiny/corpus.py --out build/heldout --sentences 0 --texts 0 --written 0 --noisy 0 --cut 0 --copies 0
+	$(BIN)/python recipes/tiny/corpus.py --out build/heldout --sentences 0 --texts 0 --written 0 --noisy 0 --copies 0
 	$(BIN)/spirit eval tiny --data build/heldout/heldout.jsonl --out build/eval \
 	  --language recipes/tiny/language.py
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from spirit.config import load
 from spirit.fit import HubertFitConfig, PitchConfig, StyleConfig, TokenizerConfig, UnitsFitConfig
@@ -77,6 +79,28 @@ def needs_its_packages() -> None:
         pytest.skip("not Debian")
     if not found and os.geteuid() != 0:
         pytest.skip("flite and asterisk-core-sounds-en-g722 are not installed")
+
+
+def test_the_mean_of_two_models_lies_between_them_and_is_whole(tmp_path):
+    sys.path.insert(0, str(TINY))
+    from average import average
+
+    for name, value in (("before", 1.0), ("after", 2.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(name)
+        rows = {"a": torch.full((2, 3), value, dtype=torch.bfloat16), "b": torch.full((4,), value)}
+        save_file(rows, folder / "model.safetensors")
+    average(tmp_path / "before", tmp_path / "after", tmp_path / "mean", 0.75)
+    mixed = load_file(tmp_path / "mean/model.safetensors")
+    assert mixed["a"].dtype == torch.bfloat16
+    assert torch.equal(mixed["a"].float(), torch.full((2, 3), 1.75))
+    assert torch.equal(mixed["b"], torch.full((4,), 1.75))
+    assert (tmp_path / "mean/config.json").read_text() == "after"
+    save_file({"a": torch.zeros(1)}, tmp_path / "before/model.safetensors")
+    with pytest.raises(ValueError, match="are not the same network"):
+        average(tmp_path / "before", tmp_path / "after", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 STOPS = {"hubert1": (signal.SIGTERM, 143), "lm": (signal.SIGINT, 130), "eval": (signal.SIGKILL, -9)}

@@ -31,7 +31,7 @@ def model(work: Path) -> None:
     with commit.folder(work / "bundle") as partial:
         home, target = partial / "tokenizers" / NAME, partial / "checkpoints" / NAME
         shutil.copytree(work / "tokenizer", home)
-        shutil.copytree(work / "lm/model", target)
+        shutil.copytree(work / "average/model", target)
         shutil.copytree(work / "vocoder/vocoder", target / "vocoder")
         made = Tokenizer.load(home)
         commit.text(

@@ -69,9 +69,6 @@ class CorpusConfig:
     noisy: float = 0.5
     """Share of the synthetic training recordings that get a further changed copy, for the language
     model: what the ears take for other units, it learns to read all the same."""
-    cut: float = 0.5
-    """Share of them that get a copy cut off behind one of its words, for the language model too:
-    the ears, which hear ahead, take the last word for other units where nothing comes behind."""
     texts: int = 40_000
     """Further training sentences, written only: of these the tokenizer learns pieces of words."""
     written: int = 200_000
@@ -90,8 +87,6 @@ class Job:
     settings: voices.Settings
     change: augment.Change | None
     noisy: augment.Change | None = None
-    cut: float | None = None
-    """Where it is cut off, as a share of its words."""
 
 
 def plan(config: CorpusConfig, split: str, index: int) -> Job:
@@ -111,9 +106,7 @@ def plan(config: CorpusConfig, split: str, index: int) -> Job:
     name = f"{voice}-{'h' if held else ''}{index:06d}"
     rng = random.Random(f"{config.seed} noisy {name}")
     noisy = augment.draw_change(rng) if not held and rng.random() < config.noisy else None
-    rng = random.Random(f"{config.seed} cut {name}")
-    cut = rng.random() if not held and rng.random() < config.cut else None
-    return Job(name, text, voice, style, settings, change, noisy, cut)
+    return Job(name, text, voice, style, settings, change, noisy)
 
 
 def sentence(rng: random.Random, held: bool, prompted: float = 0.0) -> str:
@@ -152,18 +145,7 @@ def make(
         copied = copy(out, lines[0], wave, job.change, f"{job.id}-a")
         lines.append(copied | {"settings": settings})
     heard = [copy(out, lines[0], wave, job.noisy, f"{job.id}-n")] if job.noisy else []
-    if job.cut is not None and len(words) > 1:
-        heard.append(cut_off(out, lines[0], wave, 1 + int(job.cut * (len(words) - 1))))
     return lines, heard
-
-
-def cut_off(out: Path, line: Line, wave: Float[np.ndarray, " samples"], count: int) -> Line:
-    """Write the recording up to the end of its first `count` words and return its line."""
-    words = [(word["text"], word["start"], word["stop"]) for word in line["words"][:count]]
-    text, name = " ".join(word for word, _, _ in words), f"{line['id']}-c"
-    stop = words[-1][2]
-    made = save(out, name, wave[:stop], text, words, line["speaker"], line["style"])
-    return made | {"augmented": {"cut": stop}}
 
 
 def copy(
@@ -373,11 +355,8 @@ def main() -> int:
     try:
         made = out / "corpus.json"
         # A corpus that was made before there were these has none of them.
-        held = (
-            {"noisy": 0.0, "cut": 0.0, "written": 0, **json.loads(made.read_text())}
-            if made.exists()
-            else {}
-        )
+        none = {"noisy": 0.0, "written": 0}
+        held = none | json.loads(made.read_text()) if made.exists() else {}
         if held and held != asdict(config):
             raise ValueError(f"{out} holds another corpus; remove it or choose another --out")
         if not made.exists():

@@ -187,7 +187,7 @@ main() {
 
   local on=training.device=$DEVICE train=$WORK/corpus/train.jsonl heldout=$WORK/corpus/heldout.jsonl
 
-  stage corpus "" "$(ls $here/*.py $here/prompts.tsv | grep -v bundle.py)" \
+  stage corpus "" "$(ls $here/*.py $here/prompts.tsv | grep -v -e bundle.py -e average.py)" \
     "$python" $here/corpus.py --out "$WORK/corpus" --workers "$cores" $(options corpus --)
   await corpus
 
@@ -227,8 +227,11 @@ main() {
   await vocoder1
   voice vocoder vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
   await lm vocoder
+  stage average "lm2 lm" $here/average.py "$python" $here/average.py "$WORK/lm2/model" \
+    "$WORK/lm/model" "$WORK/average/model"
+  await average
 
-  stage bundle "lm vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"
+  stage bundle "average vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"
   await bundle
   stage eval bundle "" env OMP_NUM_THREADS=1 "$python" -m spirit eval tiny \
     --model "$WORK/bundle/checkpoints/tiny" --data "$heldout" --out "$WORK/eval" \

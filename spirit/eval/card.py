@@ -112,8 +112,8 @@ def _data(corpus: Path) -> str:
 
 SOURCES = """The sentences of the held-out split are never in training, nor are the settings of
 pitch, spread and rate that they are spoken with (copies played faster or slower may come near). A
-split heard holds further copies of the training recordings, noisy ones and such as are cut off, of
-which only the language model learns, and only to transcribe.
+split heard holds further noisy copies of the training recordings, of which only the language model
+learns, and only to transcribe.
 
 - slt, rms, awb, kal16: synthetic voices of flite (Carnegie Mellon University, a BSD-like licence),
   spoken while the recipe runs.
