@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from spirit.data.children import run_jobs
+from spirit.data.children import Children, run_jobs
 
 
 def squarer():
@@ -81,3 +84,61 @@ def test_children_end_when_the_parent_is_killed():
         time.sleep(0.1)
     os.kill(child, signal.SIGKILL)
     pytest.fail("the child lives on")
+
+
+def plus(shared: int, number: int) -> tuple[int, int]:
+    if number == 13:
+        raise ValueError("no thirteen")
+    return os.getpid(), shared + number
+
+
+def asleep(_shared: int) -> None:
+    time.sleep(60)
+
+
+def dying_in_the_midst_of_an_answer(_shared: int, size: int) -> bytes:
+    def half(self: Connection, content: bytes) -> None:
+        os.write(self.fileno(), bytes(content)[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send = half  # type: ignore[assignment]
+    return bytes(size)
+
+
+def test_calls_are_answered_by_several_children_with_what_they_share():
+    with closing(Children(2, 100)) as children:
+        answers = [children.submit(plus, number) for number in range(12)]
+        assert [answer.result(60)[1] for answer in answers] == list(range(100, 112))
+        assert os.getpid() not in {answer.result()[0] for answer in answers}
+
+
+def test_an_error_of_a_call_is_raised_by_its_future_and_the_child_lives_on():
+    with closing(Children(1, 100)) as children:
+        before, wrong, after = (children.submit(plus, number) for number in (1, 13, 2))
+        with pytest.raises(ValueError, match="no thirteen"):
+            wrong.result(60)
+        assert after.result(60) == (before.result()[0], 102)
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_child_that_is_killed_in_the_midst_of_an_answer_is_noticed(size):
+    with closing(Children(2, 100)) as children:
+        assert children.submit(plus, 1).result(60)[1] == 101
+        answer = children.submit(dying_in_the_midst_of_an_answer, size)
+        with pytest.raises(ChildProcessError, match="exit code -9"):
+            answer.result(60)
+
+
+def test_children_end_at_once_when_they_are_closed():
+    children = Children(1, 100)
+    pid = children.submit(plus, 1).result(60)[0]
+    busy, waiting = children.submit(asleep), children.submit(plus, 2)
+    while not busy.running():
+        time.sleep(0.01)
+    children.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(ChildProcessError):
+        busy.result(60)
+    with pytest.raises((CancelledError, ChildProcessError)):
+        waiting.result(60)

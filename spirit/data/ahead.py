@@ -3,21 +3,16 @@
 A document is a pure function of its place, so that nobody can tell who drew it.
 """
 
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple
+from concurrent.futures import CancelledError, Future
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from spirit.data.children import deaf
+from spirit.data.children import Children
 from spirit.data.documents import Documents, Source
 
 Tokens = Int[np.ndarray, " _"]
@@ -45,16 +40,15 @@ class Ahead:
         self._ready: dict[Source, tuple[int, list[Tokens]]] = {}
         """The chunk in use of each source, and its documents."""
         self._depth = workers + 1
-        self._pool: ProcessPoolExecutor | None = None
+        self._children: Children | None = None
         if workers:
-            self._pool = open_pool(workers, documents)
-            end = self._pool.shutdown
-            self._finish = weakref.finalize(self, end, wait=False, cancel_futures=True)
+            self._children = Children(workers, documents)
+            self._finish = weakref.finalize(self, self._children.close)
 
     def read(self, source: Source, epoch: int, place: int) -> tuple[int, Tokens]:
         """The number and the ids of the document at a place of an epoch."""
         order = self._documents.order(source)
-        if self._pool is None:
+        if self._children is None:
             number = order.at(epoch, place)
             return number, self._documents.encode(source, epoch, number)
         chunk, inside = divmod(epoch * len(order) + place, CHUNK)
@@ -70,12 +64,12 @@ class Ahead:
 
     def close(self) -> None:
         """Let the workers go; what is read later is drawn here."""
-        if self._pool is not None:
+        if self._children is not None:
             self._finish()
-            self._pool = None
+            self._children = None
 
     def _go_on_alone(self) -> None:
-        if self._pool is not None:
+        if self._children is not None:
             told = "a worker of the loader died (of a signal, or of a lack of memory)"
             print(f"{told}; going on without them, more slowly", file=sys.stderr)
             self.close()
@@ -84,14 +78,9 @@ class Ahead:
         order = self._documents.order(source)
         places = [divmod(n, len(order)) for n in range(chunk * CHUNK, (chunk + 1) * CHUNK)]
         documents = [(epoch, order.at(epoch, place)) for epoch, place in places]
-        if self._pool is None or all(self._documents.cheap(number) for _, number in documents):
+        if self._children is None or all(self._documents.cheap(number) for _, number in documents):
             return _Chunk(documents, None)
-        try:
-            with deaf():  # it may start a process
-                return _Chunk(documents, self._pool.submit(_draw, source, documents))
-        except BrokenProcessPool:
-            self._go_on_alone()
-            return _Chunk(documents, None)
+        return _Chunk(documents, self._children.submit(_draw, source, documents))
 
     def _receive(self, source: Source, chunk: _Chunk) -> list[Tokens]:
         if chunk.ids is not None:
@@ -100,42 +89,13 @@ class Ahead:
                 return np.split(flat.astype(np.int64), np.cumsum(lengths)[:-1])
             except CancelledError:
                 pass  # closed before a worker came to it
-            except BrokenProcessPool:
+            except ChildProcessError:
                 self._go_on_alone()
         return [self._documents.encode(source, *document) for document in chunk.documents]
 
 
-def open_pool(workers: int, shared: object) -> ProcessPoolExecutor:
-    """Processes that each have a copy of `shared` at hand (`at_hand`) and end with this one. Submit
-    to it under `deaf()`, since that may start one."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(shared,))
-
-
-def at_hand() -> Any:
-    """In a worker: what `open_pool` was given."""
-    return _shared
-
-
-_shared: object = None
-
-
-def _begin(shared: object) -> None:
-    global _shared
-    _shared = shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    """End with the parent, also where it is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _draw(source: Source, documents: Sequence[tuple[int, int]]) -> tuple[np.ndarray, list[int]]:
-    found = [at_hand().encode(source, epoch, number) for epoch, number in documents]
+def _draw(
+    documents: Documents, source: Source, places: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, list[int]]:
+    found = [documents.encode(source, epoch, number) for epoch, number in places]
     return np.concatenate(found).astype(np.int32), [len(ids) for ids in found]

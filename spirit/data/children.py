@@ -2,8 +2,11 @@
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,17 +25,12 @@ def run_jobs(
     takes a job and yields reports. An error of a worker is raised here. Closing this iterator ends
     the children at once. Raises `ChildProcessError` if one of them dies.
     """
-    context = multiprocessing.get_context("spawn")
     waiting = iter(jobs)
     alive: dict[Connection, BaseProcess] = {}
     try:
         first = list(islice(waiting, children))
         for _ in first:
-            ours, theirs = context.Pipe()
-            child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
-            with deaf():
-                child.start()
-            theirs.close()
+            ours, child = _start(make)
             alive[ours] = child
         # A large job waits until its child reads: only when all are starting up.
         for ours, job in zip(alive, first, strict=True):
@@ -57,6 +55,77 @@ def run_jobs(
             pipe.close()
 
 
+class Children:
+    """Child processes that call functions, and a future for each call.
+
+    Each child has a pipe of its own. Where all share one, as in `ProcessPoolExecutor`, others hold
+    it open when a child is killed in the midst of an answer, and the rest is awaited for ever.
+    """
+
+    def __init__(self, count: int, shared: object) -> None:
+        """`count` children that are started when there is work; each gets a copy of `shared`."""
+        self._make = partial(_calling, shared)
+        self._threads = ThreadPoolExecutor(count, "children")  # one for each child
+        self._here = threading.local()
+        self._lock = threading.Lock()
+        self._alive: list[BaseProcess] | None = []
+
+    def submit(self, function: Callable[..., Report], *given: Any) -> "Future[Report]":
+        """Call `function(shared, *given)` in a child. Its result raises what the function raised,
+        and `ChildProcessError` if the child dies."""
+        return self._threads.submit(self._call, function, given)
+
+    def close(self) -> None:
+        """End the children at once; what none has come to is cancelled."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            alive, self._alive = self._alive, None
+        for child in alive or ():
+            child.kill()
+            child.join()
+
+    def _call(self, function: Callable[..., Report], given: tuple[Any, ...]) -> Report:
+        if not hasattr(self._here, "child"):
+            with self._lock:
+                if self._alive is None:
+                    raise ChildProcessError("the worker processes were ended")
+                self._here.child = _start(self._make)
+                self._alive.append(self._here.child[1])
+        pipe, child = self._here.child
+        _send(pipe, (function, given))
+        kind, content = _receive(pipe, child)
+        if kind == "error":
+            raise content
+        _receive(pipe, child)  # it is done
+        value, error = content
+        if error is not None:
+            raise error
+        result: Report = value
+        return result
+
+
+def _calling(shared: object) -> Callable[[tuple[Callable[..., Any], tuple[Any, ...]]], Any]:
+    def call(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
+        function, given = job
+        try:
+            value, failure = function(shared, *given), None
+        except Exception as error:  # the child lives on
+            value, failure = None, error
+        yield value, failure
+
+    return call
+
+
+def _start(make: Callable[[], Callable[[Job], Iterator[Report]]]) -> tuple[Connection, BaseProcess]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
+    with deaf():
+        child.start()
+    theirs.close()
+    return ours, child
+
+
 @contextmanager
 def deaf() -> Iterator[None]:
     """A child starts with Ctrl-C held back, until it can say that it is the parent's to handle."""
@@ -76,7 +145,7 @@ def _receive(pipe: Connection, child: BaseProcess) -> tuple[str, Any]:
     try:
         kind, content = pipe.recv()
         return kind, content
-    except (EOFError, ConnectionError):
+    except (EOFError, OSError):  # OSError: in the midst of a message
         child.join(5)
         raise ChildProcessError(
             f"a worker process died (exit code {child.exitcode}; -9 is often a lack of memory); "

@@ -3,15 +3,14 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from spirit.codec import Codec
-from spirit.data.ahead import at_hand, open_pool
-from spirit.data.children import deaf
+from spirit.data.children import Children
 from spirit.data.texts import Texts
 from spirit.data.tokens import TextTokens, write_tokens
 
@@ -49,15 +48,14 @@ def _encoded(texts: Texts, codec: Codec, workers: int) -> Iterator[Sequence[int]
         return
     waiting: deque[Future[list[Sequence[int]]]] = deque()
     try:
-        with open_pool(workers, (texts, codec)) as pool:
+        with closing(Children(workers, (texts, codec))) as children:
             for numbers in ranges:
-                with deaf():
-                    waiting.append(pool.submit(_work, numbers))
+                waiting.append(children.submit(_work, numbers))
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
-    except BrokenProcessPool:
+    except ChildProcessError:
         raise ChildProcessError("a worker process died; run it again with fewer workers") from None
 
 
@@ -66,6 +64,5 @@ def _encode(texts: Texts, codec: Codec, numbers: range) -> list[Sequence[int]]:
     return [codec.text.encode(text) if text.strip() else [] for text in found]
 
 
-def _work(numbers: range) -> list[Sequence[int]]:
-    texts, codec = at_hand()
-    return _encode(texts, codec, numbers)
+def _work(shared: tuple[Texts, Codec], numbers: range) -> list[Sequence[int]]:
+    return _encode(*shared, numbers)
