@@ -233,10 +233,10 @@ def run(folder: str | Path = "bundled", out: Path = Path("demo")) -> None:
     """
     spirit = Spirit.load(folder)
     heard = spirit.hear(read_audio(SPOKEN))
-    words = "".join(s for s in spirit.generate([heard], task="transcribe") if isinstance(s, str))
+    words = spirit.write_down([heard])
     print(f"spoken    {SPOKEN}: {SAID}")
     print(f"heard     {words}")
-    blocks = [Block("asked", "you said", words), *_shown(spirit, spirit.chain([heard]))]
+    blocks = [Block("asked", "you said", words), *_shown(spirit, spirit.chain([words]))]
     print(f"read      {WRITTEN}")
     # A whole sentence may be answered by a breath, which would show nothing.
     answer = spirit.generate([WRITTEN], want="speech", min_seconds=1.0)
