@@ -149,6 +149,22 @@ def test_base_shards_hold_the_same_units_words_and_texts(home, tokenizer, tmp_pa
         assert np.array_equal(*units)
 
 
+def test_what_was_made_from_something_else_is_not_taken_for_it(
+    tokenizer, tmp_path, monkeypatch, capsys
+):
+    source = tmp_path / "source"
+    shutil.copytree(tokenizer, source)
+    monkeypatch.setattr("sys.argv", ["base.py", "tokenizer", str(source), str(tmp_path / "base")])
+    assert base.main() == 0
+    made = (tmp_path / "base/tokenizer.toml").stat().st_mtime_ns
+    assert base.main() == 0
+    assert (tmp_path / "base/tokenizer.toml").stat().st_mtime_ns == made
+    about = source / "tokenizer.toml"
+    about.write_text(about.read_text() + "# made again\n")
+    assert base.main() == 1
+    assert f"{tmp_path / 'base'} was made from another {source}" in capsys.readouterr().err
+
+
 def test_a_base_vocoder_says_units_alone_as_the_whole_one_does(bundle, spirit, tmp_path):
     base.vocoder(bundle / "vocoder", tmp_path / "vocoder")
     ours = Vocoder.load(tmp_path / "vocoder")

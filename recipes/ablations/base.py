@@ -5,17 +5,19 @@
     python recipes/ablations/base.py vocoder VOCODER OUT
 
 HuBERT, its units and the text tokenizer stay as they are, so that nothing else differs. What is
-there already is left alone.
+there already is left alone, where it was made from the same; `OUT.from` says from what.
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spirit import commit
 from spirit.data.shards import read_shards, write_shards
+from spirit.eval.tiny import digest
 from spirit.tokenizer import Tokenizer, assemble
 from spirit.units import Kind, Tracks
 from spirit.vocoder import Vocoder
@@ -56,6 +58,19 @@ def vocoder(source: Path, out: Path) -> None:
     voice.save(out)
 
 
+def standing(out: Path, sources: Sequence[Path]) -> bool:
+    """Whether `out` is there already. Raises ValueError where it was made from something else."""
+    note, now = out.with_name(f"{out.name}.from"), "".join(f"{digest(x)}\n" for x in sources)
+    if not out.exists():
+        commit.text(note, now)
+    elif not note.exists() or note.read_text() != now:
+        raise ValueError(
+            f"{out} was made from another {sources[0]} than is there now; remove {out}, and what "
+            f"was learnt from it, to have it made afresh"
+        )
+    return out.exists()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Units without pitch and style.")
     parser.add_argument("what", choices=("tokenizer", "shards", "vocoder"))
@@ -71,7 +86,8 @@ def main() -> int:
     try:
         if args.what == "shards" and args.tokenizer is None:
             raise ValueError("--tokenizer says which Base tokenizer the shards are for")
-        if not args.out.exists():
+        sources = [args.source, *([args.tokenizer] if args.what == "shards" else [])]
+        if not standing(args.out, sources):
             makers[args.what]()
     except (ValueError, OSError) as error:
         print(f"base.py: {error}", file=sys.stderr)
