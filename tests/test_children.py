@@ -1,6 +1,7 @@
 """Child processes: every job is done, errors come home, and nobody outlives anybody."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -123,10 +124,66 @@ def test_an_error_of_a_call_is_raised_by_its_future_and_the_child_lives_on():
 @pytest.mark.parametrize("size", [10, 1_000_000])
 def test_a_child_that_is_killed_in_the_midst_of_an_answer_is_noticed(size):
     with closing(Children(2, 100)) as children:
-        assert children.submit(plus, 1).result(60)[1] == 101
+        busy = children.submit(asleep)  # another that could hold the pipe open
         answer = children.submit(dying_in_the_midst_of_an_answer, size)
         with pytest.raises(ChildProcessError, match="exit code -9"):
             answer.result(60)
+        assert not busy.done()
+
+
+class OnlyHere(Exception):
+    """Is pickled, and cannot be unpickled."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+def odd(shared: object, kind: str) -> object:
+    if kind == "error":
+        raise OnlyHere("milk", "is sour")
+    return (lambda: None) if kind == "answer" else shared
+
+
+def test_what_cannot_travel_is_told_and_the_child_lives_on():
+    with closing(Children(1, 100)) as children:
+        error, answer, after = (children.submit(odd, kind) for kind in ("error", "answer", ""))
+        with pytest.raises(RuntimeError, match="OnlyHere: milk: is sour"):
+            error.result(60)
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            answer.result(60)
+        assert after.result(60) == 100
+
+
+START = """
+import os, signal, sys
+if __name__ != "__main__":
+    os.kill(os.getpid(), signal.SIGKILL)  # as when memory is short: before it reads
+from contextlib import closing
+from functools import partial
+from spirit.data.children import Children, run_jobs
+with closing(Children(2, bytes(1_000_000))) as children:
+    answers = [children.submit(len) for _ in range(3)]
+    for answer in answers:
+        print(type(answer.exception(60)).__name__)
+try:
+    list(run_jobs(partial(print, bytes(1_000_000)), [1, 2], 2))
+except ChildProcessError:
+    print("noticed")
+"""
+
+
+def test_children_that_die_while_they_start_are_noticed(tmp_path):
+    (tmp_path / "main.py").write_text(START)
+    root = str(Path(__file__).parent.parent)
+    told = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py")],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert told.stdout.split() == ["ChildProcessError"] * 3 + ["noticed"]
 
 
 def test_children_end_at_once_when_they_are_closed():

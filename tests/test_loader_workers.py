@@ -91,7 +91,7 @@ def test_workers_that_die_are_told_of_and_done_without(config, codec, alone, cap
         os.kill(child.pid, signal.SIGKILL)
     assert same(first + take(rows, 23), alone[0])
     told = capfd.readouterr().err
-    assert told.count("a worker of the loader died") == 1
+    assert told.count("loader: a worker process died (exit code -9") == 1
     assert rows.state_dict() == alone[1]
 
 

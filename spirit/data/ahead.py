@@ -68,9 +68,9 @@ class Ahead:
             self._finish()
             self._children = None
 
-    def _go_on_alone(self) -> None:
+    def _go_on_alone(self, error: ChildProcessError) -> None:
         if self._children is not None:
-            told = "a worker of the loader died (of a signal, or of a lack of memory)"
+            told = f"loader: {str(error).partition(';')[0]}"
             print(f"{told}; going on without them, more slowly", file=sys.stderr)
             self.close()
 
@@ -89,8 +89,8 @@ class Ahead:
                 return np.split(flat.astype(np.int64), np.cumsum(lengths)[:-1])
             except CancelledError:
                 pass  # closed before a worker came to it
-            except ChildProcessError:
-                self._go_on_alone()
+            except ChildProcessError as error:
+                self._go_on_alone(error)
         return [self._documents.encode(source, *document) for document in chunk.documents]
 
 

@@ -1,13 +1,14 @@
 """Work in child processes that never outlive their parent and whose death is noticed."""
 
 import multiprocessing
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -30,10 +31,11 @@ def run_jobs(
     try:
         first = list(islice(waiting, children))
         for _ in first:
-            ours, child = _start(make)
+            ours, child = _start(_serve)
             alive[ours] = child
-        # A large job waits until its child reads: only when all are starting up.
+        # What is large waits until its child reads: only when all are starting up.
         for ours, job in zip(alive, first, strict=True):
+            _send(ours, make)
             _send(ours, job)
         busy = set(alive)
         while busy:
@@ -64,10 +66,10 @@ class Children:
 
     def __init__(self, count: int, shared: object) -> None:
         """`count` children that are started when there is work; each gets a copy of `shared`."""
-        self._make = partial(_calling, shared)
+        self._shared = shared
         self._threads = ThreadPoolExecutor(count, "children")  # one for each child
         self._here = threading.local()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collected owner closes wherever the collector runs
         self._alive: list[BaseProcess] | None = []
 
     def submit(self, function: Callable[..., Report], *given: Any) -> "Future[Report]":
@@ -89,37 +91,25 @@ class Children:
             with self._lock:
                 if self._alive is None:
                     raise ChildProcessError("the worker processes were ended")
-                self._here.child = _start(self._make)
+                self._here.child = _start(_answer)
                 self._alive.append(self._here.child[1])
+            _send(self._here.child[0], self._shared)
         pipe, child = self._here.child
         _send(pipe, (function, given))
         kind, content = _receive(pipe, child)
         if kind == "error":
             raise content
-        _receive(pipe, child)  # it is done
-        value, error = content
-        if error is not None:
-            raise error
-        result: Report = value
+        result: Report = content
         return result
 
 
-def _calling(shared: object) -> Callable[[tuple[Callable[..., Any], tuple[Any, ...]]], Any]:
-    def call(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
-        function, given = job
-        try:
-            value, failure = function(shared, *given), None
-        except Exception as error:  # the child lives on
-            value, failure = None, error
-        yield value, failure
-
-    return call
-
-
-def _start(make: Callable[[], Callable[[Job], Iterator[Report]]]) -> tuple[Connection, BaseProcess]:
+def _start(serve: Callable[[Connection], None]) -> tuple[Connection, BaseProcess]:
+    """A child and the pipe to it, by which all that it works with is to be sent: what `start` hands
+    over is awaited for ever if it is large and the child dies before it has read it."""
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # when it starts it lets Ctrl-C through again
     ours, theirs = context.Pipe()
-    child: BaseProcess = context.Process(target=_serve, args=(theirs, make), daemon=True)
+    child: BaseProcess = context.Process(target=serve, args=(theirs,), daemon=True)
     with deaf():
         child.start()
     theirs.close()
@@ -149,21 +139,54 @@ def _receive(pipe: Connection, child: BaseProcess) -> tuple[str, Any]:
         child.join(5)
         raise ChildProcessError(
             f"a worker process died (exit code {child.exitcode}; -9 is often a lack of memory); "
-            f"run the same command again to go on, with fewer workers if it happens again"
+            f"run the same command again, with fewer workers if it happens again"
         ) from None
 
 
-def _serve(pipe: Connection, make: Callable[[], Callable[[Job], Iterator[Report]]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def _serve(pipe: Connection) -> None:
+    """In a child of `run_jobs`: build the worker, and report on one job after another."""
+    _leave_signals_to_the_parent()
     try:
-        worker = make()
+        worker = _alone(pipe.recv)()
         while True:
             for report in worker(_alone(pipe.recv)):
                 _alone(pipe.send, ("report", report))
             _alone(pipe.send, ("done", None))
     except Exception as error:
-        _alone(pipe.send, ("error", error))
+        _alone(pipe.send, ("error", _portable(error)))
+
+
+def _answer(pipe: Connection) -> None:
+    """In a child of `Children`: answer one call after another."""
+    _leave_signals_to_the_parent()
+    shared: Any = None
+    failure: Exception | None = None
+    try:
+        shared = _alone(pipe.recv)
+    except Exception as error:  # it is told to whoever calls
+        failure = error
+    while True:
+        try:
+            function, given = _alone(pipe.recv)
+            if failure is not None:
+                raise failure
+            _alone(pipe.send, ("report", function(shared, *given)))
+        except Exception as error:
+            _alone(pipe.send, ("error", _portable(error)))
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same where it cannot travel."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _alone(act: Callable[..., Any], *content: object) -> Any:

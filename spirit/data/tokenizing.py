@@ -47,16 +47,13 @@ def _encoded(texts: Texts, codec: Codec, workers: int) -> Iterator[Sequence[int]
             yield from _encode(texts, codec, numbers)
         return
     waiting: deque[Future[list[Sequence[int]]]] = deque()
-    try:
-        with closing(Children(workers, (texts, codec))) as children:
-            for numbers in ranges:
-                waiting.append(children.submit(_work, numbers))
-                if len(waiting) > 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
+    with closing(Children(workers, (texts, codec))) as children:
+        for numbers in ranges:
+            waiting.append(children.submit(_work, numbers))
+            if len(waiting) > 2 * workers:
                 yield from waiting.popleft().result()
-    except ChildProcessError:
-        raise ChildProcessError("a worker process died; run it again with fewer workers") from None
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def _encode(texts: Texts, codec: Codec, numbers: range) -> list[Sequence[int]]:
