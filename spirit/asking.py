@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ def answered(want: Want, task: Task) -> Want:
     """What the answer holds. Raises ValueError where the task answers in something else."""
     if task not in TEMPERATURE:
         raise ValueError(f"no task {task!r}; there are {', '.join(TEMPERATURE)}")
+    if want not in get_args(Want):
+        raise ValueError(f"an answer is {', '.join(get_args(Want))}, not {want!r}")
     if want not in ("any", ANSWERS.get(task, want)):
         raise ValueError(f"the task {task!r} answers in {ANSWERS[task]}; do not want {want}")
     return ANSWERS.get(task, want)

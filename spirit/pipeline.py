@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from spirit import bundle, config
 from spirit.answers import Limits, Until, cut
-from spirit.asking import CHAINED, Question, Truncate, in_words, joined, text_at_end
+from spirit.asking import CHAINED, Question, Truncate, answered, in_words, joined, text_at_end
 from spirit.codec import Document, Segment, Task
 from spirit.engine import ranks
 from spirit.formats import spiritlm_model
@@ -33,6 +33,7 @@ from spirit.tokenizer import Tokenizer
 from spirit.units import SAMPLE_RATE, Kind, Tracks, Units
 from spirit.vocab import Want
 from spirit.vocoder import Stream, Vocoder
+from spirit.vocoder.stream import check_prosody
 
 BEAMS: dict[Task, int] = {"transcribe": 4}
 """Beams of the search that answers a task of which there is one right answer."""
@@ -234,7 +235,8 @@ class Spirit:
 
         The task "transcribe" answers one segment of speech with its words, "speak" one of text with
         its speech. The default temperature depends on the task (`TEMPERATURE`); at 0, the likeliest
-        answer that a beam search finds is given, where the task has `BEAMS`. Of the `tries` answers
+        answer that a beam search finds is given, where the task has `BEAMS`; of transcripts, the
+        likeliest as what is heard and, by `FUSION`, as text. Of the `tries` answers
         to "speak" (`TRIES`) the one is given that the model transcribes most surely as what it had
         to say. To a model that was not trained for a task, such as the released ones, `examples`
         show it; then there is one try and no search. Raises ValueError for a prompt or settings
@@ -262,8 +264,7 @@ class Spirit:
             return
         if tries is None:
             tries = TRIES.get(task, 1) if examples is None else 1
-        if tries < 1:
-            raise ValueError(f"an answer needs at least one try, not {tries}")
+        _check_tries(tries)
         if tries > 1 and examples is not None:
             raise ValueError("which try is the best is not known by examples; leave out --tries")
         if tries == 1 or task != "speak" or greedy:
@@ -295,8 +296,11 @@ class Spirit:
         Raises ValueError as `generate` does, and for a model without the tasks that this takes.
         """
         voice: dict[str, Any] = {"speaker": speaker, "style": style, "rate": rate}
+        # What cannot be said is refused before anything is generated.
         if want != "text" and (speaker or style is not None):
             self.check_voice(speaker, style)
+        check_prosody(None, rate, 0.0)
+        _check_tries(tries)
         for told, saying in self._by_text(prompt, want, settings):
             if saying is None:
                 yield told
@@ -335,7 +339,7 @@ class Spirit:
         """The text to give, with None, and the text to say, with how."""
         bounds = _limits({name: settings[name] for name in _BOUNDS if name in settings})
         # What ends the text of an answer in speech is no end of speech.
-        bounds.check("any" if want == "speech" else want)
+        bounds.check("any" if answered(want, "continue") == "speech" else want)
         if want != "text":
             self._need("speak")
         told = self.write_down(prompt, settings.get("truncate"))
@@ -415,7 +419,7 @@ class Spirit:
         if examples is not None and task == "transcribe":  # its marks are no part of the answer
             yield from question.said(self._written(question, ids, seed, settings), ids)
             return
-        answered = answer(
+        made = answer(
             question.heard(self._written(question, ids, seed, settings)),
             self.tokenizer.codec,
             begin,
@@ -423,7 +427,7 @@ class Spirit:
             written=text_at_end(vocab, ids),
             known=1 if named or heard else KNOWN,
         )
-        yield from cut(answered, bounds)  # sound passes
+        yield from cut(made, bounds)  # sound passes
 
     def generate_batch(
         self,
@@ -636,6 +640,11 @@ def _vocoder(home: Path, device: torch.device) -> tuple[Vocoder | None, str | No
     vocoder = read_vocoder(home, device)
     released = isinstance(vocoder, ReleasedVocoder)
     return vocoder, spiritlm_model.narrator(vocoder) if released else None
+
+
+def _check_tries(tries: int | None) -> None:
+    if tries is not None and tries < 1:
+        raise ValueError(f"an answer needs at least one try, not {tries}")
 
 
 def _limits(given: dict[str, Any]) -> Limits:

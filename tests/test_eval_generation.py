@@ -22,6 +22,7 @@ from spirit.audio import read_audio
 from spirit.cli import main
 from spirit.eval.diversity import auto_bleu, self_bleu
 from spirit.eval.judges import fluency, toxicity
+from spirit.eval.verdict import Verdict
 from tests.bundle import JFK
 
 pytest_plugins = "tests.fixtures"
@@ -119,6 +120,9 @@ def test_beginnings_are_continued_and_what_is_too_short_is_told(bundle, data, tm
     assert "Left out: 1 x not answered (answers.jsonl says why)." in said.output
     assert "Without toxicity: --toxicity names no classifier and no word list." in said.output
     assert "| seconds | " in said.output
+    told = json.loads((out / "values.json").read_text())
+    assert told["judges"].keys() == told["values"].keys() - {"mos", "seconds"}
+    assert set(told["judges"].values()) == {"pocketsphinx"}, "whoever judges a text, it heard it"
     lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
     assert "no longer than a prompt of 1 s" in lines[2]["fault"]
     assert lines[0]["prompt"].startswith("[")
@@ -146,3 +150,13 @@ def test_texts_are_judged_by_the_model_itself_and_a_word_list(bundle, data, tmp_
     assert kept["figures"]["toxicity"]["value"] == pytest.approx(sum(toxic) / 3)
     again = run(bundle, data, out, *more)
     assert again.stdout == said.stdout
+
+
+def test_a_figure_may_have_several_judges(tmp_path):
+    settings = {"recognizer": "pocketsphinx", "toxicity": "list 1234", "mos": None}
+    verdict = Verdict("generation", "m", "d", settings, {}, {}, {}, {})
+    values = {name: {"a": (1.0, 1.0)} for name in ("rate", "toxicity", "mos", "seconds")}
+    judges = {"toxicity": ["toxicity"], "mos": ["mos"], "recognizer": ["rate", "toxicity"]}
+    verdict.save(tmp_path, values, {}, [], judges)
+    told = json.loads((tmp_path / "values.json").read_text())["judges"]
+    assert told == {"toxicity": "list 1234, pocketsphinx", "rate": "pocketsphinx"}

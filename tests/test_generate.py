@@ -339,6 +339,26 @@ def test_what_else_speaks_for_an_answer_is_added_once_to_its_log_probability(
         assert search(model, PROMPT, everything(), further=gained, **asked) == wins
 
 
+def test_whether_there_is_an_answer_at_all_the_search_alone_decides(
+    model: LlamaForCausalLM,
+) -> None:
+    empty = []
+    for eos in range(40):
+        seen: list[list[int]] = []
+
+        def first(answers: list[list[int]], seen: list = seen) -> list[float]:
+            seen.extend(answers)
+            return [-100.0] * len(answers)  # worse than nothing, which is not judged
+
+        asked = {"beams": 4, "max_new": 3, "eos": eos}
+        plain = search(model, PROMPT, everything(), **asked)
+        empty.append(not plain)
+        assert [] not in seen
+        assert (search(model, PROMPT, everything(), further=first, **asked) == []) == empty[-1]
+        assert bool(seen) == bool(plain)
+    assert len(set(empty)) == 2
+
+
 @pytest.mark.parametrize("beams", [2, 3, 4])
 def test_the_answer_found_is_that_of_transformers(model: LlamaForCausalLM, beams: int) -> None:
     for number in range(12):

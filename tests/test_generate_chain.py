@@ -107,6 +107,9 @@ def test_limits_that_nothing_keeps_are_refused_before_anything_is_said(
 def test_a_voice_that_there_is_not_is_refused(spirit: Spirit) -> None:
     with pytest.raises(ValueError, match="no speaker 'nobody'"):
         list(spirit.chain(["so"], speaker="nobody"))
+    for setting in ({"rate": 0.0}, {"tries": 0}):
+        with pytest.raises(ValueError, match=r"above 0|at least one try"):
+            next(spirit.chain(["so"], **setting))  # before there is a text
 
 
 def test_a_model_without_the_tasks_is_told_so(

@@ -86,11 +86,12 @@ def test_a_transcript_is_also_judged_as_text(
     (answers,) = found
     codec = spirit.tokenizer.codec
     assert text == codec.text.decode(answers[-1])
-    texts = [[int(i) for i in codec.text.encode("hello")], []]
+    texts = [[int(i) for i in codec.text.encode(text)] for text in ("hello", "so")]
     written = codec.encode(Document(("hello",)))
-    expected = FUSION * spirit.score([Document(("hello",))])[0][1:].sum()
+    scores = spirit.score([Document(("hello",)), Document(("so",))])
+    expected = [FUSION * one[1:].sum() for one in scores]
     assert len(written) == 2 + len(texts[0])  # BOS and [Text], which nothing tells apart
-    assert plausible(spirit, texts) == pytest.approx([expected, 0.0])
+    assert plausible(spirit, texts) == pytest.approx(expected)
 
 
 def test_of_several_tries_the_one_is_spoken_that_the_model_understands_best(

@@ -41,10 +41,13 @@ class Verdict:
         judges: Mapping[str, Iterable[str]],
     ) -> None:
         """Write `figures.json`, `values.json` for comparisons and `items.csv` into `out`; `judges`
-        are those in the settings, with the figures that they judge."""
+        are those in the settings, with the figures that they judge; a figure may have several."""
         commit.json_file(out / "figures.json", asdict(self))
-        named = {figure: self.settings[judge] for judge, some in judges.items() for figure in some}
-        known = {figure: named[figure] for figure in values if named.get(figure)}
+        named: dict[str, list[str]] = {}
+        for judge, some in judges.items():
+            for figure in set(some) & set(values) if self.settings[judge] else ():
+                named.setdefault(figure, []).append(str(self.settings[judge]))
+        known = {figure: ", ".join(names) for figure, names in named.items()}
         save_values(out, self.suite, values, known)
         stream = io.StringIO()
         table = csv.DictWriter(

@@ -94,6 +94,8 @@ class StyleConfig:
             raise ValueError("batch must be at least 1 and hours above 0")
         if self.styles < 0 or self.styles == 1:
             raise ValueError("styles must be 0 (those that the corpus names) or at least 2")
+        if self.narrow < 0:
+            raise ValueError(f"narrow is a number of channels or 0, not {self.narrow}")
         if not 0 <= self.drop < 1:
             raise ValueError(f"drop is a share below 1, not {self.drop:g}")
 

@@ -29,8 +29,8 @@ def search(
     tokens; the search ends when as many answers have ended as there are beams, and a single beam
     takes the likeliest id each time. The rules are those of transformers' search with
     `early_stopping`. `further` adds to the log probabilities of the answers that were found, given
-    without `eos`, what else speaks for them. Raises ValueError for a prompt without room for an
-    answer.
+    without `eos`, what else speaks for them; where the likeliest is empty it is not asked. Raises
+    ValueError for a prompt without room for an answer.
     """
     positions = int(model.config.max_position_embeddings)
     check_prompt(ids, positions)
@@ -65,8 +65,13 @@ def search(
         scores = torch.tensor([score for score, *_ in going], device=source.device)
         source.select(torch.tensor([beam for _, _, beam, _ in going], device=source.device))
         logits = source.step(torch.tensor([a[-1] for a in answers], device=source.device))
-    lengths = [len(answer) for _, answer in ended]
+    ended.sort(key=lambda one: -one[0])
+    means = [mean for mean, _ in ended]
     whole = [answer[:-1] if answer[-1] == eos else answer for _, answer in ended]
-    more = further(whole) if further and len(whole) > 1 else [0.0] * len(whole)
-    means = [s + m / n for (s, _), m, n in zip(ended, more, lengths, strict=True)]
-    return whole[int(np.argmax(means))] if whole else []
+    if further and len(whole) > 1 and whole[0]:
+        # An answer of nothing has nothing to be judged by: the search alone decides for one.
+        judged = [n for n, answer in enumerate(whole) if answer]
+        beside = further([whole[n] for n in judged])
+        fused = [means[n] + more / len(ended[n][1]) for n, more in zip(judged, beside, strict=True)]
+        return whole[judged[int(np.argmax(fused))]]
+    return whole[0] if whole else []
