@@ -149,8 +149,12 @@ def test_a_shorter_look_ahead_says_as_much_sooner_and_goes_on_smoothly() -> None
 
 
 @settings(deadline=None, max_examples=40)
-@given(tracks(), st.sampled_from([1.0, 0.7, 1.9]), st.integers(0, 3))
-def test_a_growing_timeline_lays_units_out_as_the_whole(spoken, stretch, right) -> None:  # type: ignore[no-untyped-def]
+@given(
+    tracks(),
+    st.sampled_from([(1.0, 1.0), (0.7, 1.0), (1.9, 1.0), (1.0, 0.5), (1.0, 2.5), (1.2, 9.0)]),
+    st.integers(0, 3),
+)
+def test_a_growing_timeline_lays_units_out_as_the_whole(spoken, speed, right) -> None:  # type: ignore[no-untyped-def]
     units = spoken.merge()
     long = lengths(spoken)
 
@@ -160,14 +164,17 @@ def test_a_growing_timeline_lays_units_out_as_the_whole(spoken, stretch, right) 
         around = np.pad(row, 2)
         return sum(around[i : i + len(row)] * w for i, w in enumerate((1, 2, 4, 2, 1))) / 20
 
-    whole = Timeline(predict, (2, 3), stretch=stretch, awaited={Kind.PITCH, Kind.STYLE})
+    pace, rate = speed
+    asked = {"pace": pace, "rate": rate, "awaited": {Kind.PITCH, Kind.STYLE}}
+    whole = Timeline(predict, (2, 3), **asked)
     parts = [whole.push(units), whole.finish()]
-    piecewise = Timeline(predict, (2, 3), stretch=stretch, awaited={Kind.PITCH, Kind.STYLE})
+    piecewise = Timeline(predict, (2, 3), **asked)
     some = [piecewise.push(units[i : i + 1]) for i in range(len(units))] + [piecewise.finish()]
     for name in ("unit", "pitch", "style"):
         one, two = (np.concatenate([getattr(f, name) for f in rows]) for rows in (parts, some))
         assert np.array_equal(one, two)
-    assert piecewise.frames == len(np.concatenate([f.unit for f in parts])) >= len(long)
+    assert piecewise.frames == len(np.concatenate([f.unit for f in parts]))
+    assert rate > 1 or piecewise.frames >= len(long)
 
 
 def test_durations_of_a_growing_stream_are_those_of_the_whole() -> None:
@@ -363,8 +370,25 @@ def test_rounding_keeps_the_length_of_the_whole() -> None:
     durations, owed = rounded(exact, 1.37)
     assert abs(durations.sum() + owed - 1.37 * exact.sum()) < 1e-6
     first, carried = rounded(exact[:100], 1.37)
-    rest, _ = rounded(exact[100:], 1.37, carried)
+    rest, _ = rounded(exact[100:], 1.37, owed=carried)
     assert np.array_equal(np.concatenate([first, rest]), durations)
+
+
+def test_what_has_one_frame_each_is_twice_as_fast_all_the_same() -> None:
+    exact = np.full(301, 0.8)
+    assert rounded(exact, 1.0)[0].tolist() == [1] * 301
+    assert rounded(exact, 1.0, 2.0)[0].sum() == 150
+    assert rounded(exact, 1.0, 2.0)[0][:6].tolist() in ([1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1])
+    voice, units = build("source"), written(70)
+    with torch.no_grad():
+        voice.voice.durations.proj.bias.sub_(9)  # less than a frame each
+    waves = [voice.speak(units, "bob", rate=rate) for rate in (1.0, 2.0, 1000.0)]
+    assert abs(len(waves[0]) - 2 * len(waves[1])) <= 2 * voice.voice.generator.frame
+    assert len(waves[2]) == 0
+    stream = voice.stream("bob", rate=2.0)
+    parts = [stream.push(units[i : i + 7]) for i in range(0, len(units), 7)]
+    streamed = np.concatenate([*parts, stream.finish()])
+    np.testing.assert_allclose(streamed, waves[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,15 @@ class Timeline:
         predict: Predict,
         reach: tuple[int, int],
         *,
-        stretch: float = 1.0,
+        pace: float = 1.0,
+        rate: float = 1.0,
         awaited: Collection[Kind] = (),
         spread: bool = True,
     ) -> None:
         """`reach`: how many runs before one `predict` looks at, and how many after it must have
         begun until it is settled. The first frames wait for the kinds `awaited`."""
         self.predict, (self.left, self.right) = predict, reach
-        self.stretch, self.awaited, self.spread = stretch, set(awaited), spread
+        self.pace, self.rate, self.awaited, self.spread = pace, rate, set(awaited), spread
         self.frames = 0
         """Frames that are settled."""
         self.owed = 0.0
@@ -90,7 +91,7 @@ class Timeline:
             ),
         )
         exact = self.predict(heads)[len(self.past) :][:count]
-        return rounded(exact, self.stretch, self.owed)
+        return rounded(exact, self.pace, self.rate, self.owed)
 
     def _settle(self, count: int) -> Frames:
         durations, self.owed = self._durations(count)
@@ -107,15 +108,20 @@ class Timeline:
 
 
 def rounded(
-    exact: Float[np.ndarray, " runs"], stretch: float, owed: float = 0.0
+    exact: Float[np.ndarray, " runs"], pace: float, rate: float = 1.0, owed: float = 0.0
 ) -> tuple[Int[np.ndarray, " runs"], float]:
-    """Return whole frames, at least one for each run, and what is owed to the runs that follow."""
-    if stretch == 1.0:
+    """Return whole frames, and what is owed to the runs that follow.
+
+    Each run has at least one, as said at a `rate` of 1. Most have no more, so that at a higher rate
+    some are left out in their turn.
+    """
+    if pace == rate == 1.0:
         return np.maximum(np.round(exact), 1).astype(np.int64), owed
+    least = 1 if rate <= 1 else 0
     # What rounding takes from one unit goes to the next, so that the whole keeps its length.
     durations: list[int] = []
-    for frames in np.maximum(exact, 0) * stretch:
+    for frames in np.maximum(exact * pace, 1 - least) / rate:
         owed += float(frames)
-        durations.append(max(1, round(owed)))
+        durations.append(max(least, round(owed)))
         owed -= durations[-1]
     return np.array(durations, np.int64), owed

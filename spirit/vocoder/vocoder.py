@@ -141,7 +141,8 @@ class Vocoder:
         timeline = Timeline(
             lambda heads: self._lengths(heads, number, style),
             (left, right + (self.voice.durations.changes is not None)),
-            stretch=self.pace / rate,
+            pace=self.pace,
+            rate=rate,
             awaited=self._awaited(style) & set(kinds),
             spread=self.spread,
         )
@@ -186,10 +187,11 @@ class Vocoder:
         style: int | None = None,
         rate: float = 1.0,
     ) -> Int[np.ndarray, " runs"]:
-        """Return how many frames each HuBERT unit of a deduplicated stream lasts, at least one."""
+        """Return how many frames each HuBERT unit of a deduplicated stream lasts: at least one, or
+        none of some at a rate above 1."""
         check_prosody(style, rate)
         exact = self._lengths(runs(units), speaker, style)
-        return rounded(exact, self.pace / rate)[0]
+        return rounded(exact, self.pace, rate)[0]
 
     def synthesize(
         self,
