@@ -219,7 +219,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("spirit.config.load", absent)
     done = run("fit", "hubert", "x.toml")
     assert done.exit_code == 1
-    assert "pip install 'spirit[train]'" in done.stderr
+    assert "pip install '.[train]'" in done.stderr
 
 
 def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,18 @@ def test_a_suite_is_scored_from_the_command_line(run, data, bundle, spirit, tmp_
     assert set(figures["figures"]["mean"]) == {"value", "low", "high", "count"}
     run(*asked, "--split", "test", "--jobs", 1)
     assert len((out / "lexical/test.txt").read_text().splitlines()) == 2
+    shutil.copytree(data["swuggy"], tmp_path / "torn")
+    next((tmp_path / "torn/lexical/test").glob("*.wav")).write_bytes(b"")
+    torn = ("eval", "swuggy", "--model", bundle, "--data", tmp_path / "torn", "--split", "test")
+    told = run(*torn, "--out", tmp_path / "told", "--jobs", 1, "--device", "cpu")
+    assert "Left out: 1 x recording for the submission not scored (swuggy.jsonl says why)" in told
+
+
+def test_a_folder_of_wav_files_alone_is_no_suite(data, tmp_path):
+    shutil.copytree(data["swuggy"] / "lexical/dev", tmp_path / "mine")
+    (tmp_path / "mine/gold.csv").unlink()
+    with pytest.raises(ValueError, match=r"mine: expected gold\.csv beside the wav files"):
+        suites.read("swuggy", tmp_path / "mine", "dev")
 
 
 def test_what_cannot_be_read_is_left_out_and_said(run, bundle, tmp_path):

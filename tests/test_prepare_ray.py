@@ -152,4 +152,4 @@ def test_a_missing_ray_is_one_line(tmp_path, monkeypatch):
     told = ["tokenize", str(tmp_path), "--out", str(tmp_path / "units"), "--ray", "local"]
     result = CliRunner().invoke(main, told)
     assert result.exit_code == 1
-    assert result.stderr == "spirit: ray is not installed; run: pip install 'spirit[ray]'\n"
+    assert result.stderr == "spirit: ray is not installed; run: pip install '.[ray]'\n"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ STAGES = {
     "tokenizer": ("tokenizer.toml", TokenizerConfig),
     "lm1": ("lm1.toml", LMRecipe),
     "lm2": ("lm2.toml", LMRecipe),
+    "lm3": ("lm3.toml", LMRecipe),
+    "lm4": ("lm.toml", LMRecipe),
     "lm": ("lm.toml", LMRecipe),
     "vocoder1": ("vocoder1.toml", VocoderRecipe),
     "vocoder": ("vocoder.toml", VocoderRecipe),
@@ -81,25 +84,35 @@ def needs_its_packages() -> None:
         pytest.skip("flite and asterisk-core-sounds-en-g722 are not installed")
 
 
-def test_the_mean_of_two_models_lies_between_them_and_is_whole(tmp_path):
+def test_the_mean_of_models_lies_between_them_and_is_whole(tmp_path):
     sys.path.insert(0, str(TINY))
     from average import average
 
-    for name, value in (("before", 1.0), ("after", 2.0)):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text(name)
-        rows = {"a": torch.full((2, 3), value, dtype=torch.bfloat16), "b": torch.full((4,), value)}
+    first, second, third = shares = {tmp_path / name / "model": 0.25 for name in "abc"}
+    shares[third] = 0.5
+    for value, folder in enumerate(shares):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(folder.parent.name)
+        (folder / "recipe.toml").write_text("seed = 1\n")
+        rows = {
+            "a": torch.full((2, 3), value, dtype=torch.bfloat16),
+            "b": torch.full((4,), float(value)),
+        }
         save_file(rows, folder / "model.safetensors")
-    average(tmp_path / "before", tmp_path / "after", tmp_path / "mean", 0.75)
+    average(shares, tmp_path / "mean")
     mixed = load_file(tmp_path / "mean/model.safetensors")
     assert mixed["a"].dtype == torch.bfloat16
-    assert torch.equal(mixed["a"].float(), torch.full((2, 3), 1.75))
-    assert torch.equal(mixed["b"], torch.full((4,), 1.75))
-    assert (tmp_path / "mean/config.json").read_text() == "after"
-    save_file({"a": torch.zeros(1)}, tmp_path / "before/model.safetensors")
+    assert torch.equal(mixed["a"].float(), torch.full((2, 3), 1.25))
+    assert torch.equal(mixed["b"].float(), torch.full((4,), 1.25).to(mixed["b"].dtype).float())
+    assert (tmp_path / "mean/config.json").read_text() == "c"
+    recipe = (tmp_path / "mean/recipe.toml").read_text()
+    assert recipe.splitlines()[0].startswith("# The weights are the mean 0.25 a + 0.25 b + 0.5 c;")
+    assert tomllib.loads(recipe) == {"seed": 1}
+    with pytest.raises(ValueError, match=r"add up to 0\.5, not to 1"):
+        average({first: 0.25, second: 0.25}, tmp_path / "other")
+    save_file({"a": torch.zeros(1)}, first / "model.safetensors")
     with pytest.raises(ValueError, match="are not the same network"):
-        average(tmp_path / "before", tmp_path / "after", tmp_path / "other")
+        average(shares, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

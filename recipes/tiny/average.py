@@ -1,15 +1,17 @@
-"""Average the weights of a model before and after its last training.
+"""Average the weights of one network at several points of its training.
 
-    python recipes/tiny/average.py work/lm2/model work/lm/model work/average/model
+    python recipes/tiny/average.py work/mean/model 0.4=work/lm2/model 0.6=work/lm3/model
 
-A longer training hears ever better, and learns the recordings by heart that it is to speak like.
-The mean hears as well, and held-out speech is likelier to it than to either (WiSE-FT: Wortsman et
-al. 2022, "Robust fine-tuning of zero-shot models").
+A longer training hears ever better, and learns the recordings by heart that it is to speak like; a
+last one for one purpose forgets others. The mean hears as well, and held-out speech is likelier to
+it than to any of them (WiSE-FT and model soups: Wortsman et al. 2022, "Robust fine-tuning of
+zero-shot models" and "Model soups").
 """
 
 import argparse
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -17,36 +19,47 @@ from safetensors.torch import load_file, save_file
 from spirit import commit
 
 WEIGHTS = "model.safetensors"
-SHARE = 0.6
-"""Of the later model in the mean."""
+RECIPE = "recipe.toml"
 
 
-def average(before: Path, after: Path, out: Path, share: float = SHARE) -> None:
-    """Write `after` with the weights `share * after + (1 - share) * before` into `out`.
+def average(shares: Mapping[Path, float], out: Path) -> None:
+    """Write the last model into `out`, with the mean of the weights of all, each with its share.
 
-    Raises ValueError where the two are not the same network.
+    Raises ValueError where the shares are not those of one whole or the networks differ.
     """
-    first, second = (load_file(folder / WEIGHTS) for folder in (before, after))
-    shapes = [{name: rows.shape for name, rows in some.items()} for some in (first, second)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{before} and {after} are not the same network; train one from the other")
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"the shares add up to {sum(shares.values()):g}, not to 1")
+    models = {folder: load_file(folder / WEIGHTS) for folder in shares}
+    *_, last = models
+    shapes = {name: rows.shape for name, rows in models[last].items()}
+    for folder, some in models.items():
+        if {name: rows.shape for name, rows in some.items()} != shapes:
+            raise ValueError(f"{folder} and {last} are not the same network")
     mixed = {
-        name: (share * rows.float() + (1 - share) * first[name].float()).to(rows.dtype).contiguous()
-        for name, rows in second.items()
+        name: sum(shares[folder] * some[name].float() for folder, some in models.items())
+        .to(rows.dtype)
+        .contiguous()
+        for name, rows in models[last].items()
     }
     with commit.folder(out) as partial:
-        shutil.copytree(after, partial, dirs_exist_ok=True)
+        shutil.copytree(last, partial, dirs_exist_ok=True)
         save_file(mixed, partial / WEIGHTS, metadata={"format": "pt"})
+        told = " + ".join(f"{share:g} {folder.parent.name}" for folder, share in shares.items())
+        recipe = (last / RECIPE).read_text(encoding="utf-8") if (last / RECIPE).exists() else ""
+        commit.text(
+            partial / RECIPE,
+            f"# The weights are the mean {told}; what follows made the last.\n{recipe}",
+        )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("before", "after", "out"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--share", type=float, default=SHARE)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("parts", nargs="+", metavar="SHARE=FOLDER")
     args = parser.parse_args()
     try:
-        average(args.before, args.after, args.out, args.share)
+        parts = [part.partition("=") for part in args.parts]
+        average({Path(folder): float(share) for share, _, folder in parts}, args.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

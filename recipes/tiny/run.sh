@@ -154,6 +154,15 @@ voice() {
     audio="$WORK/corpus" ears="$WORK/units" "$@" $on
 }
 
+# mean NAME "STAGES BEFORE" SHARE=STAGE...
+mean() {
+  local name=$1 before=$2 part parts=()
+  shift 2
+  for part in "$@"; do parts+=("${part%%=*}=$WORK/${part#*=}/model"); done
+  stage "$name" "$before" $here/average.py "$python" $here/average.py "$WORK/$name/model" \
+    "${parts[@]}"
+}
+
 # ------------------------------------------------------------------------------------------ stages
 
 main() {
@@ -222,13 +231,19 @@ main() {
   await lm1
   model lm2 lm1 lm2.toml "$shards" "$written" init="$WORK/lm1/model"
   await lm2
-  model lm "lm2 shards-heard" lm.toml "$shards, \"$WORK/shards-heard\"" "$written" \
-    init="$WORK/lm2/model"
+  shards+=", \"$WORK/shards-heard\""
+  model lm3 "lm2 shards-heard" lm3.toml "$shards" "$written" init="$WORK/lm2/model"
   await vocoder1
   voice vocoder vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
+  await lm3
+  mean mean "lm2 lm3" 0.4=lm2 0.6=lm3
+  await mean
+  # In two halves: the mean is then taken along the way.
+  model lm4 "mean shards-heard" lm.toml "$shards" "$written" init="$WORK/mean/model"
+  await lm4
+  model lm lm4 lm.toml "$shards" "$written" init="$WORK/lm4/model"
   await lm vocoder
-  stage average "lm2 lm" $here/average.py "$python" $here/average.py "$WORK/lm2/model" \
-    "$WORK/lm/model" "$WORK/average/model"
+  mean average "mean lm4 lm" 0.15=mean 0.4=lm4 0.45=lm
   await average
 
   stage bundle "average vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"

@@ -43,6 +43,6 @@ def export(model: str, out: Path, form: str, llama_cpp: Path | None, as_json: bo
         )
     if facts.get("checked") is False:
         click.echo(
-            "spirit: the file was not read again; pip install 'spirit[gguf]' to have it checked",
+            "spirit: the file was not read again; pip install '.[gguf]' to have it checked",
             err=True,
         )

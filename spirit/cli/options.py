@@ -63,7 +63,7 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
         name = str(error.name).split(".")[0]
-        return f"{name} is not installed; run: pip install 'spirit[{EXTRAS[name]}]'"
+        return f"{name} is not installed; run: pip install '.[{EXTRAS[name]}]'"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ValueError | OSError):

@@ -139,7 +139,7 @@ def player() -> Sink:
         if shutil.which(name):
             return Program(name)
     raise ValueError(
-        "nothing here can play sound; install one of: pip install 'spirit[play]' (sounddevice), "
+        "nothing here can play sound; install one of: pip install '.[play]' (sounddevice), "
         f"{', '.join(PLAYERS)}; or write it with --out"
     )
 

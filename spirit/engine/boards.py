@@ -47,7 +47,7 @@ def check(project: str) -> None:
     """Raise ValueError where `Boards` would need a package that is missing."""
     if project and importlib.util.find_spec("wandb") is None:
         raise ValueError(
-            f"training.wandb = {project!r} needs Weights & Biases; pip install 'spirit[wandb]'"
+            f"training.wandb = {project!r} needs Weights & Biases; pip install '.[wandb]'"
         )
 
 

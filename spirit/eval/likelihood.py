@@ -163,6 +163,10 @@ def _judge(
     usable = [choice for choice in choices if _is_scored(choice, scores)]
     if len(usable) < len(choices):
         skipped["not scored (items.csv says why)"] = len(choices) - len(usable)
+    judged = {reading.key for choice in choices for reading in choice.readings}
+    alone = {reading.key for reading in suite.readings.values()} & set(scores) - judged
+    if lost := sum("fault" in scores[key] for key in alone):
+        skipped[f"recording for the submission not scored ({suite.name}.jsonl says why)"] = lost
     if choices and not usable:
         raise ValueError(
             f"{suite.folder}: no item of {suite.name} could be scored; items.csv in the output "

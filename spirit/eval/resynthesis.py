@@ -84,7 +84,7 @@ def evaluate(
     folder, weights = identify(model)
     where = ranks.device(device)
     missing = {
-        name: f"{package} is not installed; run: pip install 'spirit[quality]'"
+        name: f"{package} is not installed; run: pip install '.[quality]'"
         for name, package in (("stoi", "pystoi"), ("pesq", "pesq"))
         if find_spec(package) is None
     }

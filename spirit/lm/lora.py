@@ -46,7 +46,7 @@ def adapt(model: PreTrainedModel, config: LoraConfig) -> None:
     try:
         import peft
     except ImportError:
-        raise ValueError("[lora] needs peft; pip install 'spirit[lora]'") from None
+        raise ValueError("[lora] needs peft; pip install '.[lora]'") from None
     layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     if missing := [target for target in config.targets if target not in layers]:
         raise ValueError(f"lora.targets: the model has no layer {missing[0]!r}")

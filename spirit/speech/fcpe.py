@@ -29,7 +29,7 @@ class Fcpe:
             from torchfcpe import spawn_bundled_infer_model
         except ImportError:
             raise ValueError(
-                "the F0 extractor fcpe is not installed; get it with pip install 'spirit[audio]'"
+                "the F0 extractor fcpe is not installed; get it with pip install '.[audio]'"
             ) from None
         with contextlib.redirect_stdout(io.StringIO()):  # it reports its defaults
             self._model = spawn_bundled_infer_model(device=str(device))

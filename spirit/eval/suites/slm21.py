@@ -81,6 +81,10 @@ def _suite(
     skipped: list[tuple[str, str]] = []
     choices: list[Choice] = []
     # The test split comes without the answers: it can be scored for a submission alone.
+    if split == "dev" and not (where / "gold.csv").is_file():
+        raise ValueError(
+            f"{where}: expected gold.csv beside the wav files, as downloaded; found {listed(where)}"
+        )
     if (where / "gold.csv").is_file():
         rows = _read(where / "gold.csv", columns)
         choices = _pair(rows, waves, groups, item, skipped)
