@@ -33,7 +33,9 @@ STAGES = {
     "lm4": ("lm.toml", LMRecipe),
     "lm": ("lm.toml", LMRecipe),
     "vocoder1": ("vocoder1.toml", VocoderRecipe),
-    "vocoder": ("vocoder.toml", VocoderRecipe),
+    "vocoder2": ("vocoder.toml", VocoderRecipe),
+    "vocoder3": ("vocoder.toml", VocoderRecipe),
+    "vocoder4": ("vocoder.toml", VocoderRecipe),
 }
 PRESETS = ("quick", "full", "smoke")
 

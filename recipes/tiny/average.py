@@ -44,12 +44,10 @@ def average(shares: Mapping[Path, float], out: Path) -> None:
     with commit.folder(out) as partial:
         shutil.copytree(last, partial, dirs_exist_ok=True)
         save_file(mixed, partial / WEIGHTS, metadata={"format": "pt"})
-        told = " + ".join(f"{share:g} {folder.parent.name}" for folder, share in shares.items())
-        recipe = (last / RECIPE).read_text(encoding="utf-8") if (last / RECIPE).exists() else ""
-        commit.text(
-            partial / RECIPE,
-            f"# The weights are the mean {told}; what follows made the last.\n{recipe}",
-        )
+        if (last / RECIPE).exists():
+            told = " + ".join(f"{share:g} {folder.parent.name}" for folder, share in shares.items())
+            head = f"# The weights are the mean {told}; what follows made the last.\n"
+            commit.text(partial / RECIPE, head + (last / RECIPE).read_text(encoding="utf-8"))
 
 
 def main() -> int:

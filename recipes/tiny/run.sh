@@ -154,13 +154,13 @@ voice() {
     audio="$WORK/corpus" ears="$WORK/units" "$@" $on
 }
 
-# mean NAME "STAGES BEFORE" SHARE=STAGE...
+# mean NAME "STAGES BEFORE" PART SHARE=STAGE...   of the part `model` or `vocoder` of stages.
 mean() {
-  local name=$1 before=$2 part parts=()
-  shift 2
-  for part in "$@"; do parts+=("${part%%=*}=$WORK/${part#*=}/model"); done
-  stage "$name" "$before" $here/average.py "$python" $here/average.py "$WORK/$name/model" \
-    "${parts[@]}"
+  local name=$1 before=$2 part=$3 share shares=()
+  shift 3
+  for share in "$@"; do shares+=("${share%%=*}=$WORK/${share#*=}/$part"); done
+  stage "$name" "$before" $here/average.py "$python" $here/average.py "$WORK/$name/$part" \
+    "${shares[@]}"
 }
 
 # ------------------------------------------------------------------------------------------ stages
@@ -234,17 +234,22 @@ main() {
   shards+=", \"$WORK/shards-heard\""
   model lm3 "lm2 shards-heard" lm3.toml "$shards" "$written" init="$WORK/lm2/model"
   await vocoder1
-  voice vocoder vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
+  voice vocoder2 vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
   await lm3
-  mean mean "lm2 lm3" 0.4=lm2 0.6=lm3
+  mean mean "lm2 lm3" model 0.4=lm2 0.6=lm3
   await mean
-  # In two halves: the mean is then taken along the way.
+  # In parts: means are taken along the way.
   model lm4 "mean shards-heard" lm.toml "$shards" "$written" init="$WORK/mean/model"
+  await vocoder2
+  voice vocoder3 vocoder2 vocoder.toml init="$WORK/vocoder2/vocoder"
   await lm4
   model lm lm4 lm.toml "$shards" "$written" init="$WORK/lm4/model"
-  await lm vocoder
-  mean average "mean lm4 lm" 0.15=mean 0.4=lm4 0.45=lm
-  await average
+  await vocoder3
+  voice vocoder4 vocoder3 vocoder.toml init="$WORK/vocoder3/vocoder"
+  await lm vocoder4
+  mean average "mean lm4 lm" model 0.15=mean 0.4=lm4 0.45=lm
+  mean vocoder "vocoder2 vocoder3 vocoder4" vocoder 0.25=vocoder2 0.35=vocoder3 0.4=vocoder4
+  await average vocoder
 
   stage bundle "average vocoder" $here/bundle.py "$python" $here/bundle.py model --work "$WORK"
   await bundle
