@@ -1,5 +1,5 @@
-"""What a path holds, in a few facts: a recording, a tokenizer, a model, unit shards, a training,
-a text model."""
+"""What a path holds, in a few facts: a recording, a tokenizer, a model, shards, a training, a text
+model."""
 
 import json
 import tomllib
@@ -16,6 +16,11 @@ def describe(path: Path) -> Facts:
 
     Raises ValueError for a path that is none of the things this project makes or hears.
     """
+    if path.suffix == ".toml" and path.is_file():
+        raise ValueError(
+            f"{path}: a recipe says by itself what it is; name what it made, or run `spirit "
+            "preview` to see what a training would read"
+        )
     if path.is_file():
         return _recording(path)
     if not path.exists():
@@ -24,6 +29,7 @@ def describe(path: Path) -> Facts:
         ("tokenizer.toml", _tokenizer),
         ("spirit.toml", _model),
         ("manifest.json", _shards),
+        ("tokens.json", _text_shards),
         ("state", _training),
         ("config.json", _text_model),
     ):
@@ -31,8 +37,9 @@ def describe(path: Path) -> Facts:
             return facts(path)
     raise ValueError(
         f"{path}: neither a tokenizer (tokenizer.toml), a model (spirit.toml), unit shards "
-        "(manifest.json), a training (state/) nor a network (config.json); name one of these or a "
-        "recording"
+        "(manifest.json), text shards (tokens.json), a training (state/) nor a network "
+        "(config.json); name one of these or a recording; a corpus becomes shards by `spirit "
+        "tokenize`"
     )
 
 
@@ -68,6 +75,9 @@ def _model(path: Path) -> Facts:
     if vocoder.is_dir():
         facts |= {f"vocoder_{key}": value for key, value in _weights(vocoder).items()}
         facts["speakers"] = _json(vocoder / "config.json").get("speakers")
+    style = path / str(card.get("tokenizer", "")) / "style.json"
+    if style.is_file():
+        facts["styles"] = _json(style).get("names")
     return facts
 
 
@@ -112,6 +122,16 @@ def _shards(path: Path) -> Facts:
     }
 
 
+def _text_shards(path: Path) -> Facts:
+    manifest = _json(path / "tokens.json")
+    keys = ("format", "vocabulary", "documents", "tokens")
+    return {
+        "kind": "text shards",
+        **{key: manifest[key] for key in keys if key in manifest},
+        "parts": len(manifest.get("parts", ())),
+    }
+
+
 def _contents(found: Facts) -> Facts:
     """How many rows have what, and whose and which speech it is."""
     if not found:
@@ -130,7 +150,7 @@ def _training(path: Path) -> Facts:
         "kind": "training",
         "checkpoints": steps,
         "step": int(steps[-1].removeprefix("step-")) if steps else 0,
-        "recipes": recipes,
+        **({"recipes": recipes} if recipes else {}),
     }
 
 

@@ -185,9 +185,18 @@ def test_info_knows_what_a_path_is(bundle: Path, tmp_path: Path) -> None:
     assert facts[JFK]["seconds"] == 2.5
     assert facts[home]["units"] == {"hubert": 12, "pitch": 16, "style": 3}
     assert facts[bundle]["speakers"] == ["slt", "rms"]
+    assert facts[bundle]["styles"] == list(Spirit.load(bundle, device="cpu").styles)
     loaded = Spirit.load(bundle, device="cpu")
     assert facts[bundle]["parameters"] == sum(p.numel() for p in loaded.model.parameters())
-    assert run("info", tmp_path).exit_code == 1
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/some.txt").write_text("one\ntwo\n")
+    made = ("--text", "--tokenizer", home, "--out", tmp_path / "made")
+    assert run("tokenize", tmp_path / "texts", *made).exit_code == 0
+    told = json.loads(run("info", tmp_path / "made", "--json").stdout)
+    assert (told["kind"], told["documents"]) == ("text shards", 2)
+    assert "corpus becomes shards by `spirit tokenize`" in run("info", tmp_path).stderr
+    (tmp_path / "recipe.toml").touch()
+    assert "name what it made" in run("info", tmp_path / "recipe.toml").stderr
 
 
 @pytest.mark.parametrize("verb", ["train", "fit hubert", "fit units", "fit robust", "fit vocoder"])

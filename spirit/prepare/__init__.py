@@ -81,8 +81,10 @@ def tokenize(
     over all processes (`decode` runs beside the others), and which was the slowest. Raises
     `ValueError` or `OSError` with one line.
     """
-    if min(workers, rows_per_part, batch_seconds) <= 0:
-        raise ValueError("workers, rows per part and seconds per batch are positive numbers")
+    given = {"workers": workers, "rows_per_part": rows_per_part, "batch_seconds": batch_seconds}
+    for name, value in given.items():
+        if value <= 0:
+            raise ValueError(f"{name} is above 0, not {value:g}")
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part {part[0]}/{part[1]}: parts of {part[1]} are 0 to {part[1] - 1}")
     if ray is not None:
