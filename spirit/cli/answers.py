@@ -55,7 +55,11 @@ def whole_answer(request: Request) -> None:
     if out is not None:
         check_writable(out)
     elif request.speaks:
-        raise ValueError("the answer may hold speech; say where it goes, --out reply.wav")
+        optional = request.wish == {"want": "any", "task": "continue"}
+        raise ValueError(
+            "the answer may hold speech; say where it goes, --out reply.wav"
+            + (", or --want text" if optional else "")
+        )
     waves = iter([read_audio(path) for path in request.recordings])
     spirit = load(request.model, request.device, request.dtype)
     check_task(spirit, request.wish["task"], request.shown)
@@ -97,6 +101,8 @@ def whole_answer(request: Request) -> None:
         request.report(answer, said / SAMPLE_RATE, **told)
     elif not answer:
         click.echo()
+        if request.wish["task"] == "transcribe":
+            click.echo("spirit: no words are heard in the recording", err=True)
 
 
 def _answered(

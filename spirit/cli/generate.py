@@ -158,7 +158,8 @@ def generate(
     With --chain a small model makes more sense: it reads better than it understands speech.
     """
     if not all(map(str.strip, prompt_text)):
-        raise ValueError("--prompt-text is empty; leave it out to let the model begin by itself")
+        told = "say what to speak" if task == "speak" else "leave it out and the model begins"
+        raise ValueError(f"--prompt-text is empty; {told}")
     if chain and (shot or shots or shot_stop):
         raise ValueError("--chain needs a model that was trained for tasks; leave out the examples")
     speaks = task == "speak" or (task == "continue" and want != "text")
