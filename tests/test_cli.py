@@ -126,10 +126,14 @@ def test_the_spoken_answer_is_what_the_library_speaks(
 def test_transcribe_prints_the_words_on_one_line_and_nothing_else(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for said, printed in (([" the weather\nis  nice "], "the weather is nice\n"), ([], "\n")):
+    nothing = "spirit: no words are heard in the recording\n"
+    for said, printed, told in (
+        ([" the weather\nis  nice "], "the weather is nice\n", ""),
+        ([], "\n", nothing),
+    ):
         monkeypatch.setattr(Spirit, "generate", lambda *_, said=said, **__: iter(said))
         done = run("generate", "--model", bundle, "--prompt-audio", JFK, "--task", "transcribe")
-        assert (done.exit_code, done.stdout, done.stderr) == (0, printed, "")
+        assert (done.exit_code, done.stdout, done.stderr) == (0, printed, told)
 
 
 def test_the_prompt_is_not_repeated(bundle: Path) -> None:
