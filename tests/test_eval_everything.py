@@ -116,13 +116,15 @@ def test_recordings_and_continuations_are_part_of_the_report(bundle, tmp_path):
     twice = np.concatenate([read_audio(JFK)] * 2)
     soundfile.write(tmp_path / "twice.flac", twice, 16_000)
     line = {"audio": str(tmp_path / "twice.flac"), "text": "and so my fellow americans"}
-    for name in ("resynth", "generation"):
+    for name in ("resynth", "generation", "asr"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "corpus.jsonl").write_text(json.dumps(line) + "\n")
     out = tmp_path / "out"
     asked = ["eval", "all", "--model", str(bundle), "--data", str(tmp_path / "data")]
+    asked += ["--shots", "0"]  # of ten, as in the paper, there would be too few
     said = CliRunner().invoke(main, [*asked, "--out", str(out), "--jobs", "1", "--device", "cpu"])
     assert said.exit_code == 0, said.output
+    assert "| asr | wer | " in said.output
     assert "| resynth | mcd | " in said.output
     assert "| generation | words | " in said.output
     shown = (out / "index.html").read_text()

@@ -233,6 +233,11 @@ def stsp(
 @click.option(
     "--limit", type=click.IntRange(0), default=0, help="The first N items of each suite only."
 )
+@click.option(
+    "--shots",
+    type=click.IntRange(0),
+    help="Examples of asr, tts and intent [default: the paper's].",
+)
 @jobs_option
 @device_option
 @json_option

@@ -38,6 +38,7 @@ def evaluate_all(
     out: Path,
     *,
     limit: int = 0,
+    shots: int | None = None,
     device: str = "auto",
     jobs: int = 2,
 ) -> dict[str, dict[str, Figure]]:
@@ -47,7 +48,8 @@ def evaluate_all(
     `data/tts`, `data/intent`, `data/resynth` and `data/generation` a corpus as `heldout.jsonl` or
     `corpus.jsonl`. `out` gets a folder for each suite, `figures.json`, `README.md` and
     `index.html`, which say what was not measured, and what of a suite was left out. `limit` takes
-    the first so many items of each. A suite that cannot be measured does not end the others.
+    the first so many items of each; `shots` are the examples of asr, tts and intent, else the
+    paper's. A suite that cannot be measured does not end the others.
 
     Raises ValueError where none can.
     """
@@ -64,7 +66,7 @@ def evaluate_all(
             continue
         try:
             measured[name], left = _measure(
-                name, model, corpus or folder, out / name, limit, settings
+                name, model, corpus or folder, out / name, limit, shots, settings
             )
         except (ValueError, OSError, ModuleNotFoundError) as error:
             failed[name] = " ".join(str(error).split())
@@ -103,7 +105,13 @@ def evaluate_all(
 
 
 def _measure(
-    name: str, model: str | Path, data: Path, out: Path, limit: int, settings: dict[str, Any]
+    name: str,
+    model: str | Path,
+    data: Path,
+    out: Path,
+    limit: int,
+    shots: int | None,
+    settings: dict[str, Any],
 ) -> tuple[dict[str, Figure], dict[str, int]]:
     """The figures of a suite, and what is left out of them: reason to how many."""
     if name == "tiny":
@@ -118,7 +126,7 @@ def _measure(
         verdict = JUDGED[name](model, data, out, limit=limit, **settings)
         return verdict.figures, verdict.skipped
     task: Any = name
-    found = fewshot.evaluate(task, model, data, out, limit=limit, **settings)
+    found = fewshot.evaluate(task, model, data, out, limit=limit, shots=shots, **settings)
     return found.figures, found.skipped
 
 
