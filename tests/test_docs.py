@@ -18,12 +18,13 @@ from tests import suites
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
-BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(bash|python|toml)\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """What the pages take for granted: a prompt, a corpus with word times, suites."""
+    """What the pages take for granted: a prompt, a corpus with word times, suites, tokenizers."""
+    (tmp_path / "tokenizers").symlink_to(ROOT / "tokenizers")
     (tmp_path / "demo").mkdir()
     shutil.copy(ROOT / "demo/prompt.flac", tmp_path / "demo/prompt.flac")
     wave = read_audio(ROOT / "demo/prompt.flac")
@@ -49,6 +50,10 @@ def home(tmp_path, monkeypatch):
 def test_a_page_can_be_followed_from_top_to_bottom(home, page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for kind, block in BLOCK.findall(text):
+        if kind == "toml":
+            if "[training]" in block and not (home / "recipe.toml").exists():
+                (home / "recipe.toml").write_text(block)
+            continue
         if kind == "python":
             exec(compile(block, page, "exec"), {})
             continue
@@ -91,7 +96,6 @@ def test_the_recipe_of_the_page_trains_a_model_that_speaks_with_the_bundled_voic
 
     run("tokenize", "corpus.jsonl", "--out", "data/units")
     run("align", "data/units", "--aligner", "given", "--times", "times.jsonl")
-    shutil.copytree(ROOT / "tokenizers/tiny", home / "tokenizers/tiny")
     told = run("train", "recipe.toml", "--set", "training.steps=2", "--set", "size.layers=2")
     assert told.strip().endswith("trained/model")
     lost = CliRunner().invoke(main, ["generate", "--model", "trained", "--want", "text"])
