@@ -37,7 +37,7 @@ STAGES = {
     "vocoder3": ("vocoder.toml", VocoderRecipe),
     "vocoder4": ("vocoder.toml", VocoderRecipe),
 }
-PRESETS = ("quick", "full", "smoke")
+PRESETS = ("quick", "full", "best", "smoke")
 
 
 def changes(preset: str) -> dict[str, list[str]]:

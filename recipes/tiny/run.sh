@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything in the bundle from nothing: corpus, tokenizers, language model, vocoder, figures, card.
 #
-#   PRESET=quick|full DEVICE=cpu|cuda SMOKE=1 WORK=folder OUT=folder recipes/tiny/run.sh
+#   PRESET=quick|full|best DEVICE=cpu|cuda SMOKE=1 WORK=folder OUT=folder recipes/tiny/run.sh
 #
 # Stopped by Ctrl-C or kill, it goes on where it was when it is called again. A stage is done afresh
 # when its command, its recipe or a stage before it has changed. SMOKE=1 does a few steps of every
@@ -177,7 +177,7 @@ main() {
   python=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
   cores=$(nproc)
   export TQDM_MININTERVAL=1 TOKENIZERS_PARALLELISM=false
-  [[ -f $here/$PRESET.sets ]] || die "there is no preset '$PRESET'; say PRESET=quick or PRESET=full"
+  [[ -f $here/$PRESET.sets ]] || die "there is no preset '$PRESET'; say PRESET=quick, full or best"
   [[ $DEVICE == cpu || $DEVICE == cuda ]] || die "DEVICE is cpu or cuda, not '$DEVICE'"
   for package in flite asterisk-core-sounds-en-g722; do
     dpkg-query -W "$package" >/dev/null 2>&1 && continue
