@@ -76,8 +76,9 @@ def _model(path: Path) -> Facts:
         facts |= {f"vocoder_{key}": value for key, value in _weights(vocoder).items()}
         facts["speakers"] = _json(vocoder / "config.json").get("speakers")
     style = path / str(card.get("tokenizer", "")) / "style.json"
-    if style.is_file():
-        facts["styles"] = _json(style).get("names")
+    names = _json(style).get("names") if style.is_file() else None
+    if styles := (vocoder.is_dir() and _json(vocoder / "config.json").get("styles")) or names:
+        facts["styles"] = styles
     return facts
 
 

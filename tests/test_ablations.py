@@ -163,6 +163,9 @@ def test_what_was_made_from_something_else_is_not_taken_for_it(
     about.write_text(about.read_text() + "# made again\n")
     assert base.main() == 1
     assert f"{tmp_path / 'base'} was made from another {source}" in capsys.readouterr().err
+    (tmp_path / "base.from").unlink()
+    assert base.main() == 1
+    assert f"does not say that it was made from the {source}" in capsys.readouterr().err
 
 
 def test_a_base_vocoder_says_units_alone_as_the_whole_one_does(bundle, spirit, tmp_path):

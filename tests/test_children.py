@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -144,6 +145,33 @@ def odd(shared: object, kind: str) -> object:
     return (lambda: None) if kind == "answer" else shared
 
 
+def test_what_cannot_be_shared_is_told_to_every_call():
+    with closing(Children(1, lambda: None)) as children:
+        for _ in range(2):
+            with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+                children.submit(plus, 1).result(60)
+
+
+def meeting(folder: Path, children: int):
+    """Built only when as many are being built."""
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 100
+    while len(list(folder.iterdir())) < children:
+        if time.monotonic() > until:
+            raise ValueError("nobody else came")
+        time.sleep(0.02)
+
+    def work(job: bytes) -> Iterator[int]:
+        yield len(job)
+
+    return work
+
+
+def test_children_are_built_side_by_side_whatever_the_size_of_their_jobs(tmp_path):
+    jobs = [bytes(1_000_000)] * 3
+    assert list(run_jobs(partial(meeting, tmp_path, 3), jobs, 3)) == [1_000_000] * 3
+
+
 def test_what_cannot_travel_is_told_and_the_child_lives_on():
     with closing(Children(1, 100)) as children:
         error, answer, after = (children.submit(odd, kind) for kind in ("error", "answer", ""))
@@ -159,6 +187,7 @@ import os, signal, sys
 if __name__ != "__main__":
     os.kill(os.getpid(), signal.SIGKILL)  # as when memory is short: before it reads
 from contextlib import closing
+from functools import partial
 from functools import partial
 from spirit.data.children import Children, run_jobs
 with closing(Children(2, bytes(1_000_000))) as children:

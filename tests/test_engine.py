@@ -583,5 +583,5 @@ def test_weights_and_biases_gets_the_logs_without_a_network(tmp_path, monkeypatc
 def test_weights_and_biases_that_is_not_installed_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs Weights & Biases; pip install 'spirit\[wandb\]'"):
+    with pytest.raises(ValueError, match=r"needs Weights & Biases; pip install '\.\[wandb\]'"):
         Pair(replace(CONFIG, wandb="a-project")).run(tmp_path)

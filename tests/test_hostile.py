@@ -137,7 +137,9 @@ def test_files_that_vanish_grow_or_shrink_while_they_are_read(tmp_path):
     decoder.start()
     meddling.start()
     try:
-        for _ in range(60):
+        for turn in range(5_000):
+            if turn >= 60 and len(codes) > 1:  # who comes when is chance
+                break
             try:
                 decoder.read_hashed(path)
                 codes.add("heard")

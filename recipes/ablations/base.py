@@ -64,9 +64,12 @@ def standing(out: Path, sources: Sequence[Path]) -> bool:
     if not out.exists():
         commit.text(note, now)
     elif not note.exists() or note.read_text() != now:
+        told = (
+            "was made from another" if note.exists() else "does not say that it was made from the"
+        )
         raise ValueError(
-            f"{out} was made from another {sources[0]} than is there now; remove {out}, and what "
-            f"was learnt from it, to have it made afresh"
+            f"{out} {told} {sources[0]} that is there now; remove {out}, and what was learnt from "
+            f"it, to have it made afresh"
         )
     return out.exists()
 

@@ -235,13 +235,13 @@ main() {
   model lm3 "lm2 shards-heard" lm3.toml "$shards" "$written" init="$WORK/lm2/model"
   await vocoder1
   voice vocoder2 vocoder1 vocoder.toml init="$WORK/vocoder1/vocoder"
+  await vocoder2
+  voice vocoder3 vocoder2 vocoder.toml init="$WORK/vocoder2/vocoder"
   await lm3
   mean mean "lm2 lm3" model 0.4=lm2 0.6=lm3
   await mean
   # In parts: means are taken along the way.
   model lm4 "mean shards-heard" lm.toml "$shards" "$written" init="$WORK/mean/model"
-  await vocoder2
-  voice vocoder3 vocoder2 vocoder.toml init="$WORK/vocoder2/vocoder"
   await lm4
   model lm lm4 lm.toml "$shards" "$written" init="$WORK/lm4/model"
   await vocoder3

@@ -33,9 +33,11 @@ def run_jobs(
         for _ in first:
             ours, child = _start(_serve)
             alive[ours] = child
-        # What is large waits until its child reads: only when all are starting up.
-        for ours, job in zip(alive, first, strict=True):
+        # What is large waits until its child reads: only when all are starting up, and a job, which
+        # is read when the worker is built, only when all are being built.
+        for ours in alive:
             _send(ours, make)
+        for ours, job in zip(alive, first, strict=True):
             _send(ours, job)
         busy = set(alive)
         while busy:
@@ -65,7 +67,10 @@ class Children:
     """
 
     def __init__(self, count: int, shared: object) -> None:
-        """`count` children that are started when there is work; each gets a copy of `shared`."""
+        """`count` children that are started when there is work; each gets a copy of `shared`.
+
+        A program that ends without `close` first waits for all calls.
+        """
         self._shared = shared
         self._threads = ThreadPoolExecutor(count, "children")  # one for each child
         self._here = threading.local()
@@ -91,9 +96,10 @@ class Children:
             with self._lock:
                 if self._alive is None:
                     raise ChildProcessError("the worker processes were ended")
-                self._here.child = _start(_answer)
-                self._alive.append(self._here.child[1])
-            _send(self._here.child[0], self._shared)
+                started = _start(_answer)
+                self._alive.append(started[1])
+            _send(started[0], self._shared)
+            self._here.child = started
         pipe, child = self._here.child
         _send(pipe, (function, given))
         kind, content = _receive(pipe, child)

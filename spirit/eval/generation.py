@@ -152,7 +152,7 @@ def evaluate(
     compared = {n: v for n, v in values.items() if lm is not None or n != "log_perplexity"}
     judged = {"toxicity": ["toxicity"], "mos": ["mos"], "lm": ["log_perplexity"]}
     if want != "text":
-        # All texts are what it heard.
+        # What it heard is in all texts.
         judged["recognizer"] = [name for name in values if name not in ("mos", "seconds")]
     verdict.save(out, compared, found, COLUMNS, judged)
     return verdict
