@@ -72,12 +72,14 @@ def _model(path: Path) -> Facts:
         **_weights(path),
     }
     vocoder = path / "vocoder"
+    style = path / str(card.get("tokenizer", "")) / "style.json"
+    styles = _json(style).get("names") if style.is_file() else None
     if vocoder.is_dir():
         facts |= {f"vocoder_{key}": value for key, value in _weights(vocoder).items()}
-        facts["speakers"] = _json(vocoder / "config.json").get("speakers")
-    style = path / str(card.get("tokenizer", "")) / "style.json"
-    names = _json(style).get("names") if style.is_file() else None
-    if styles := (vocoder.is_dir() and _json(vocoder / "config.json").get("styles")) or names:
+        voice = _json(vocoder / "config.json")
+        facts["speakers"] = voice.get("speakers")
+        styles = voice.get("styles") or styles  # as `Spirit.styles` has them
+    if styles:
         facts["styles"] = styles
     return facts
 

@@ -236,11 +236,11 @@ class Spirit:
         The task "transcribe" answers one segment of speech with its words, "speak" one of text with
         its speech. The default temperature depends on the task (`TEMPERATURE`); at 0, the likeliest
         answer that a beam search finds is given, where the task has `BEAMS`; of transcripts, the
-        likeliest as what is heard and, by `FUSION`, as text. Of the `tries` answers
-        to "speak" (`TRIES`) the one is given that the model transcribes most surely as what it had
-        to say. To a model that was not trained for a task, such as the released ones, `examples`
-        show it; then there is one try and no search. Raises ValueError for a prompt or settings
-        that cannot be answered.
+        likeliest as what is heard and, by `FUSION`, as text. Of the `tries` answers to "speak"
+        (`TRIES`) the one is given that the model transcribes most surely as what it had to say. To
+        a model that was not trained for a task, such as the released ones, `examples` show it; then
+        there is one try and no search. Raises ValueError for a prompt or settings that cannot be
+        answered.
         """
         limits = Limits(
             max_tokens=max_tokens,
@@ -337,9 +337,10 @@ class Spirit:
         self, prompt: Sequence[Segment], want: Want, settings: dict[str, Any]
     ) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """The text to give, with None, and the text to say, with how."""
+        want = answered(want, "continue")
         bounds = _limits({name: settings[name] for name in _BOUNDS if name in settings})
         # What ends the text of an answer in speech is no end of speech.
-        bounds.check("any" if answered(want, "continue") == "speech" else want)
+        bounds.check("any" if want == "speech" else want)
         if want != "text":
             self._need("speak")
         told = self.write_down(prompt, settings.get("truncate"))

@@ -188,7 +188,6 @@ if __name__ != "__main__":
     os.kill(os.getpid(), signal.SIGKILL)  # as when memory is short: before it reads
 from contextlib import closing
 from functools import partial
-from functools import partial
 from spirit.data.children import Children, run_jobs
 with closing(Children(2, bytes(1_000_000))) as children:
     answers = [children.submit(len) for _ in range(3)]

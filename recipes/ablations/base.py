@@ -58,11 +58,13 @@ def vocoder(source: Path, out: Path) -> None:
     voice.save(out)
 
 
-def standing(out: Path, sources: Sequence[Path]) -> bool:
-    """Whether `out` is there already. Raises ValueError where it was made from something else."""
+def once(make: Callable[[], None], out: Path, sources: Sequence[Path]) -> None:
+    """Make `out`, where it is not there already. Raises ValueError where it was made from something
+    else than `sources`."""
     note, now = out.with_name(f"{out.name}.from"), "".join(f"{digest(x)}\n" for x in sources)
     if not out.exists():
         commit.text(note, now)
+        make()
     elif not note.exists() or note.read_text() != now:
         told = (
             "was made from another" if note.exists() else "does not say that it was made from the"
@@ -71,7 +73,6 @@ def standing(out: Path, sources: Sequence[Path]) -> bool:
             f"{out} {told} {sources[0]} that is there now; remove {out}, and what was learnt from "
             f"it, to have it made afresh"
         )
-    return out.exists()
 
 
 def main() -> int:
@@ -90,8 +91,7 @@ def main() -> int:
         if args.what == "shards" and args.tokenizer is None:
             raise ValueError("--tokenizer says which Base tokenizer the shards are for")
         sources = [args.source, *([args.tokenizer] if args.what == "shards" else [])]
-        if not standing(args.out, sources):
-            makers[args.what]()
+        once(makers[args.what], args.out, sources)
     except (ValueError, OSError) as error:
         print(f"base.py: {error}", file=sys.stderr)
         return 1

@@ -45,9 +45,9 @@ class Verdict:
         commit.json_file(out / "figures.json", asdict(self))
         named: dict[str, list[str]] = {}
         for judge, some in judges.items():
-            for figure in set(some) & set(values) if self.settings[judge] else ():
+            for figure in some if self.settings[judge] else ():
                 named.setdefault(figure, []).append(str(self.settings[judge]))
-        known = {figure: ", ".join(names) for figure, names in named.items()}
+        known = {figure: ", ".join(named[figure]) for figure in values if figure in named}
         save_values(out, self.suite, values, known)
         stream = io.StringIO()
         table = csv.DictWriter(

@@ -80,17 +80,16 @@ def _suite(
     waves = {path.stem: path for path in sorted(where.glob("*.wav"))}
     skipped: list[tuple[str, str]] = []
     choices: list[Choice] = []
-    # The test split comes without the answers: it can be scored for a submission alone.
-    if split == "dev" and not (where / "gold.csv").is_file():
-        raise ValueError(
-            f"{where}: expected gold.csv beside the wav files, as downloaded; found {listed(where)}"
-        )
     if (where / "gold.csv").is_file():
         rows = _read(where / "gold.csv", columns)
         choices = _pair(rows, waves, groups, item, skipped)
         known = {_stem(row) for row in rows}
         skipped += [(stem, "not in gold.csv") for stem in waves if stem not in known]
         waves = {stem: path for stem, path in waves.items() if stem in known}
+    elif split == "dev":  # that of test is not given away: it is scored for a submission alone
+        raise ValueError(
+            f"{where}: expected gold.csv beside the wav files, as downloaded; found {listed(where)}"
+        )
     readings = {stem: Reading((path,)) for stem, path in waves.items()}
     # As their scorer reads it: lexical/dev.txt of sLM21, but english_dev.txt of ProsAudit.
     between = "_" if name == "prosaudit" else "/"
