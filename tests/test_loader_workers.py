@@ -92,6 +92,7 @@ def test_workers_that_die_are_told_of_and_done_without(config, codec, alone, cap
     assert same(first + take(rows, 23), alone[0])
     told = capfd.readouterr().err
     assert told.count("loader: a worker process died (exit code -9") == 1
+    assert "is often a lack of memory); going on without them, more slowly\n" in told
     assert rows.state_dict() == alone[1]
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from spirit.data.children import Children
+from spirit.data.children import AGAIN, Children
 from spirit.data.documents import Documents, Source
 
 Tokens = Int[np.ndarray, " _"]
@@ -70,7 +70,7 @@ class Ahead:
 
     def _go_on_alone(self, error: ChildProcessError) -> None:
         if self._children is not None:
-            told = f"loader: {str(error).partition(';')[0]}"
+            told = f"loader: {str(error).removesuffix(AGAIN)}"
             print(f"{told}; going on without them, more slowly", file=sys.stderr)
             self.close()
 

@@ -59,6 +59,10 @@ def run_jobs(
             pipe.close()
 
 
+AGAIN = "; run the same command again, with fewer workers if it happens again"
+"""What to do where a death ends the command."""
+
+
 class Children:
     """Child processes that call functions, and a future for each call.
 
@@ -144,8 +148,8 @@ def _receive(pipe: Connection, child: BaseProcess) -> tuple[str, Any]:
     except (EOFError, OSError):  # OSError: in the midst of a message
         child.join(5)
         raise ChildProcessError(
-            f"a worker process died (exit code {child.exitcode}; -9 is often a lack of memory); "
-            f"run the same command again, with fewer workers if it happens again"
+            f"a worker process died (exit code {child.exitcode}; -9 is often a lack of memory)"
+            f"{AGAIN}"
         ) from None
 
 
